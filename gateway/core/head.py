@@ -1,0 +1,1 @@
+"""Request and response heads: strict parsing of raw bytes into values."""

@@ -1,0 +1,315 @@
+"""The vocabulary: what the catalog holds, what a request asks, what is decided.
+
+Pure values. Everything here is immutable and valid once it exists; nothing here
+knows about sockets, clocks or logs. Words are those of ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from gateway.core.problems import Problem
+
+
+class State(StrEnum):
+    """An instance's state, in the words of the Fly Machines API."""
+
+    CREATED = "created"
+    STARTING = "starting"
+    STARTED = "started"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
+    FAILED = "failed"
+
+
+class AppProtocol(StrEnum):
+    """What is looked for in an app's traffic."""
+
+    AUTO = "auto"
+    MCP = "mcp"
+    HTTP = "http"
+
+
+class SessionIds(StrEnum):
+    """How a session id finds its instance: sealed into the id, or looked up in the pin store."""
+
+    SEALED = "sealed"
+    STORED = "stored"
+
+
+class KeySource(StrEnum):
+    HEADER = "header"
+    COOKIE = "cookie"
+    QUERY = "query"
+    MCP_PARAM = "mcp-param"
+    PRINCIPAL = "principal"
+
+
+class ConcurrencyType(StrEnum):
+    REQUESTS = "requests"
+    CONNECTIONS = "connections"
+
+
+class KeyRule(NamedTuple):
+    """One entry of an app's `key` list; `name` is lower-case for headers, empty for `principal`."""
+
+    source: KeySource
+    name: str
+
+
+class Address(NamedTuple):
+    """Where an instance listens: a host name or IP address, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """Load limits of one instance (Fly: services.concurrency). `hard` None means no limit."""
+
+    type: ConcurrencyType = ConcurrencyType.REQUESTS
+    soft: int = 20
+    hard: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A readiness and health check: GET `path` must answer 2xx within `timeout_s`."""
+
+    path: str
+    interval_s: float = 10.0
+    timeout_s: float = 2.0
+    grace_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """An app's settings, as validated from moorage.toml or from an app record."""
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    path: str = "/"
+    strip_path: bool = False
+    org: str = "default"
+    protocol: AppProtocol = AppProtocol.AUTO
+    key: tuple[KeyRule, ...] = ()
+    session_ids: SessionIds = SessionIds.SEALED
+    bind_principal: bool = True
+    """A session id works only with the credentials it was made with."""
+    preserve_host: bool = False
+    """Send the client's Host to the instance instead of the instance's own authority."""
+    affinity_cookie: str = ""
+    steering: bool = True
+    auto_start: bool = True
+    wake_timeout_s: float = 60.0
+    wake_queue: int = 1000
+    stop_grace_s: float = 5.0
+    session_idle_s: float = 3600.0
+    """Learned pins and listed sessions are forgotten after this long without a request."""
+    concurrency: Concurrency = Concurrency()
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of an app, as its owner last published it."""
+
+    app: str
+    id: str
+    address: Address | None = None
+    """None while a driver has not yet given it a port."""
+    region: str = "local"
+    state: State = State.STARTED
+    incarnation: str = "0"
+    """Changes whenever the instance's memory was lost; `0` for static addresses. At most 16 characters of [0-9a-zA-Z]."""
+    cordoned: bool = False
+    """No new sessions; what is pinned goes on."""
+    healthy: bool = True
+    """False while the app's checks fail: no new sessions are placed here."""
+    held_down: bool = False
+    """Stopped by an operator: traffic does not wake it."""
+    startable: bool = False
+    """A driver can start it."""
+    owner: str = ""
+    """Writer id of the agent or source that publishes it."""
+
+    @property
+    def running(self) -> bool:
+        return self.state is State.STARTED and self.address is not None
+
+    @property
+    def wakeable(self) -> bool:
+        """Whether traffic may start it: a driver can, and no operator stopped it."""
+        return self.startable and not self.held_down and self.state is not State.STARTED
+
+
+@dataclass(frozen=True, slots=True)
+class AppTable:
+    """All that is known of one app: replaced as a whole when anything in it changes.
+
+    A request reads it once and decides from that value alone.
+    """
+
+    app: App
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    placeable: tuple[Instance, ...] = ()
+    """Running, healthy, not cordoned: where new sessions go. In id order."""
+    wakeable: tuple[Instance, ...] = ()
+    """Not running, may be started by traffic, not cordoned. In id order."""
+    region: str = "local"
+    """The gateway's own region, preferred for placement."""
+
+
+# --- what a request asks -------------------------------------------------------------
+
+
+class Dialect(StrEnum):
+    """Which protocol a request speaks; decides the form of error answers and what is learned."""
+
+    HTTP = "http"
+    SSE_2024 = "sse-2024"
+    SESSION_2025 = "session-2025"
+    STATELESS_2026 = "stateless-2026"
+
+
+class Kind(StrEnum):
+    """What a request is, as far as affinity is concerned. A closed set."""
+
+    PLAIN = "plain"
+    """Nothing of MCP in it, or MCP without a session that any instance can answer."""
+    NEEDS_BODY = "needs-body"
+    """A POST that may be MCP: its JSON-RPC message decides. Read the body, then `classify_body`."""
+    INITIALIZE = "initialize"
+    IN_SESSION = "in-session"
+    """Carries Mcp-Session-Id."""
+    LEGACY_STREAM = "legacy-stream"
+    """A GET that may open a 2024-11-05 SSE session: its `endpoint` event is rewritten."""
+    LEGACY_POST = "legacy-post"
+    """A POST to a rewritten endpoint: carries the pin in its query."""
+    ANYWHERE = "anywhere"
+    """2026-07-28 discovery and lists: any instance, retried on another one."""
+    TASK = "task"
+    STATE = "state"
+    """2026-07-28 retry that carries requestState."""
+    PRINCIPAL = "principal"
+    """2026-07-28, nothing better to go by: the same caller goes to the same instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A classified request."""
+
+    kind: Kind
+    dialect: Dialect
+    token: bytes = b""
+    """IN_SESSION: the Mcp-Session-Id as sent. LEGACY_POST: the pin. TASK, STATE: the pin store's key."""
+    rpc_method: str = ""
+    rpc_id: bytes = b""
+    """The JSON-RPC id as raw JSON, empty when there is none or it is not known."""
+    key: bytes = b""
+    """The value of the first `key` rule present in the request, prefixed by the rule; empty for none."""
+    learns: bool = False
+    """The answer may carry a taskId or requestState to be pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A session's or key's instance, as a seal, a cookie or the pin store names it."""
+
+    instance: str
+    incarnation: str
+
+
+class Rule(StrEnum):
+    """Which rule chose the instance; the same words in logs, metrics and `explain`."""
+
+    FORCE = "force"
+    SEALED = "sealed"
+    STORED = "stored"
+    COOKIE = "cookie"
+    PREFER = "prefer"
+    HASH = "hash"
+    LEAST_LOADED = "least-loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What `decide` needs to know of a request, with every token already opened."""
+
+    intent: Intent
+    pin: Pin | None = None
+    """From a sealed id, a legacy pin or the pin store. Binding: never placed elsewhere."""
+    pin_rule: Rule = Rule.SEALED
+    cookie: Pin | None = None
+    """From the affinity cookie. A wish: it fails over."""
+    force: str = ""
+    """fly-force-instance-id."""
+    prefer: str = ""
+    """fly-prefer-instance-id."""
+    key: bytes = b""
+    """What is hashed when nothing above applies: a `key` rule's value, or the principal."""
+    exclude: frozenset[str] = frozenset()
+    """Instances that were tried and could not be reached."""
+
+
+# --- what is decided -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send it to this running instance now."""
+
+    instance: Instance
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Hold it, start this instance, then send it there."""
+
+    instance: Instance
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Hold it until a slot is free (every candidate is at its hard limit), then decide again."""
+
+    rule: Rule
+    instance: Instance | None = None
+    """The one instance that will do, or None for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer with this problem; no instance is touched."""
+
+    problem: Problem
+
+
+Decision = Forward | Wake | Wait | Refuse
+
+
+class View(Protocol):
+    """What a gateway knows beyond the catalog; read without waiting."""
+
+    def load(self, instance: Instance) -> int:
+        """Load that counts for placement: requests in flight and open streams here, plus what other gateways said."""
+
+    def hard_load(self, instance: Instance) -> int:
+        """Load that counts against `hard` (under `requests`, open streams do not)."""
+
+    def suspect(self, instance: Instance) -> bool:
+        """True for a short while after connections to it failed: placed last."""
+
+    def rank(self, table: AppTable, key: bytes) -> Iterable[Instance]:
+        """The placeable and wakeable instances in consistent-hash order for a key."""
