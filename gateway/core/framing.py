@@ -1,0 +1,183 @@
+"""Where a message body ends: incremental, strict, without copying.
+
+A body is fed the bytes that arrive and says how many of them are its own, so that they can be relayed as they
+came and what follows can be kept for the next message. Follows RFC 9112 sections 6 and 7; a chunk's line endings
+must be CRLF, its extensions visible ASCII, its trailers free of routing and framing fields.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gateway.core.fields import refused_in_trailer
+from gateway.core.head import CHUNKED, UNTIL_CLOSE
+
+MAX_SIZE_LINE_BYTES = 1024
+"""A chunk's size line with its extensions; nginx and llhttp bound it likewise."""
+MAX_TRAILER_BYTES = 8192
+
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e]*)?")
+_TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*")
+
+
+class FramingFault(Exception):
+    """The body is not framed as its head said; the text says how."""
+
+
+class LengthBody:
+    """A body of a known number of bytes."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+        self.done = length == 0
+
+    def feed(self, data: bytes, sink: list[bytes] | None = None) -> int:
+        """Take the next bytes; returns how many belong to this body and appends them to `sink`."""
+        size = len(data)
+        if size < self.left:
+            self.left -= size
+            taken = size
+        else:
+            taken, self.left = self.left, 0
+            self.done = True
+        if sink is not None and taken:
+            sink.append(data if taken == size else data[:taken])
+        return taken
+
+    def end(self) -> bool:
+        """The connection ended here; whether the body is complete."""
+        return self.done
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether bytes of another make could be put in here without breaking the framing."""
+        return False
+
+
+class UntilCloseBody:
+    """A response body that ends with its connection."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def feed(self, data: bytes, sink: list[bytes] | None = None) -> int:
+        if sink is not None and data:
+            sink.append(data)
+        return len(data)
+
+    def end(self) -> bool:
+        self.done = True
+        return True
+
+    @property
+    def at_boundary(self) -> bool:
+        return True
+
+
+_SIZE, _DATA, _AFTER, _TRAILER = range(4)
+
+
+class ChunkedBody:
+    """A chunked body (RFC 9112 7.1), trailers included."""
+
+    __slots__ = ("_left", "_line", "_state", "_trailer_bytes", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._state = _SIZE
+        self._left = 0
+        self._line = b""
+        self._trailer_bytes = 0
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the next byte starts a chunk: another chunk may be put in before it."""
+        return self._state == _SIZE and not self._line and not self.done
+
+    def end(self) -> bool:
+        return self.done
+
+    def feed(self, data: bytes, sink: list[bytes] | None = None) -> int:
+        """Take the next bytes; returns how many belong to this body and appends its payload to `sink`.
+
+        Raises:
+            FramingFault: the bytes are not a chunked body. Nothing further may be fed.
+        """
+        pos = 0
+        size = len(data)
+        while pos < size and not self.done:
+            if self._state == _DATA:
+                taken = min(self._left, size - pos)
+                if sink is not None:
+                    sink.append(data[pos : pos + taken])
+                pos += taken
+                self._left -= taken
+                if self._left == 0:
+                    self._state = _AFTER
+            else:
+                line, pos = self._take_line(data, pos)
+                if line is None:
+                    break
+                if self._state == _SIZE:
+                    self._size_line(line)
+                elif self._state == _AFTER:
+                    if line:
+                        raise FramingFault("a chunk is longer than its size")
+                    self._state = _SIZE
+                else:
+                    self._trailer_line(line)
+        return pos
+
+    def _take_line(self, data: bytes, pos: int) -> tuple[bytes | None, int]:
+        """The line that ends next, without its CRLF, and where it ends; None when it has not ended yet."""
+        line = self._line
+        if line:
+            rest = line + data[pos : pos + MAX_SIZE_LINE_BYTES + 2]
+            at = rest.find(b"\r\n")
+            if at >= 0:
+                self._line = b""
+                return rest[:at], pos + at + 2 - len(line)
+        else:
+            at = data.find(b"\r\n", pos)
+            if at >= 0:
+                return data[pos:at], at + 2
+            rest = data[pos : pos + MAX_SIZE_LINE_BYTES + 2]
+        limit = MAX_TRAILER_BYTES if self._state == _TRAILER else MAX_SIZE_LINE_BYTES
+        if len(rest) > limit or (self._state == _AFTER and rest != b"\r") or b"\n" in rest:
+            raise FramingFault("a chunk's line does not end in CRLF")
+        self._line = rest
+        return None, len(data)
+
+    def _size_line(self, line: bytes) -> None:
+        match = _SIZE_LINE.fullmatch(line)
+        if match is None or len(line) > MAX_SIZE_LINE_BYTES:
+            raise FramingFault("a chunk's size line is malformed")
+        self._left = int(match[1], 16)
+        self._state = _DATA if self._left else _TRAILER
+
+    def _trailer_line(self, line: bytes) -> None:
+        if not line:
+            self.done = True
+            return
+        self._trailer_bytes += len(line) + 2
+        match = _TRAILER_LINE.fullmatch(line)
+        if match is None or self._trailer_bytes > MAX_TRAILER_BYTES:
+            raise FramingFault("the trailer is malformed or too long")
+        if refused_in_trailer(match[1].lower()):
+            raise FramingFault("the trailer holds a framing or routing field")
+
+
+Body = LengthBody | ChunkedBody | UntilCloseBody
+
+
+def body(length: int) -> Body:
+    """The body that a head's length announces."""
+    if length == CHUNKED:
+        return ChunkedBody()
+    if length == UNTIL_CLOSE:
+        return UntilCloseBody()
+    return LengthBody(length)
