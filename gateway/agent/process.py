@@ -1,0 +1,237 @@
+"""The process driver: instances are child processes of the agent, each in a session and process group of its own.
+
+No readiness here (the agent probes) and no restarts (traffic or an operator starts). What keeps processes from
+outliving the agent is the leash. Limits are listed in docs/reference/lifecycle.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.agent.base import DriverError, Failure, FailureKind, InstanceKey, Observed, Spec
+from gateway.agent.child import Child
+from gateway.agent.environ import fill_port, instance_environ
+from gateway.agent.leash import Leash
+from gateway.agent.output import Lines, Output, to_stderr
+from gateway.agent.ports import LOOPBACK, free_port, in_use
+from gateway.core.model import Address
+
+_PORT_TAKEN_WORDS: Final = ("address already in use", "eaddrinuse")
+
+
+@dataclass(slots=True)
+class _Run:
+    """One incarnation of one instance, from its start until it is stopped or replaced."""
+
+    spec: Spec
+    incarnation: str
+    address: Address
+    child: Child
+    stopped: bool = False
+
+    def observed(self) -> Observed:
+        ended = self.child.ended.is_set()
+        return Observed(
+            key=self.spec.key,
+            incarnation=self.incarnation,
+            running=not ended,
+            address=None if ended else self.address,
+            failure=self._failure() if ended and not self.child.stop_asked else None,
+            detail=f"pid {self.child.pid}",
+            output=self.child.lines.tail(),
+        )
+
+    def _failure(self) -> Failure | None:
+        status = self.child.status
+        if status == 0:
+            return None
+        tail = self.child.lines.tail()
+        said = f"; its last output:\n{tail}" if tail else "; it printed nothing"
+        if any(words in tail.lower() for words in _PORT_TAKEN_WORDS) or in_use(self.address.port):
+            text = f"{self.spec.key} could not listen on {self.address}, which is taken"
+            return Failure(FailureKind.PORT_TAKEN, text + said)
+        return Failure(FailureKind.EXITED, f"{self.spec.key} {describe_status(status)}{said}")
+
+
+class ProcessDriver:
+    """Runs commands. Works on any asyncio event loop; close it on the loop that used it."""
+
+    def __init__(
+        self,
+        *,
+        output: Output = to_stderr,
+        rng: random.Random | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._output = output
+        self._rng = rng or random.Random()
+        self._clock_s = clock_s
+        self._runs: dict[InstanceKey, _Run] = {}
+        self._leash = Leash()
+        self._news: dict[InstanceKey, Observed] = {}
+        self._has_news = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<ProcessDriver running={len(self._runs)} {self._leash!r}>"
+
+    @property
+    def startable(self) -> bool:
+        return True
+
+    @property
+    def leash(self) -> Leash:
+        return self._leash
+
+    async def start(self, spec: Spec, incarnation: str) -> Address:
+        """See `Driver.start`. Two concurrent starts of one key are the agent's to prevent."""
+        run = self._runs.get(spec.key)
+        if run is not None and not run.child.ended.is_set():
+            if run.incarnation == incarnation:
+                return run.address
+            text = f"{spec.key} still runs as incarnation {run.incarnation}; stop it before {incarnation} is started"
+            raise DriverError(FailureKind.REFUSED, text)
+        address = self._choose_address(spec)
+        environ = instance_environ(spec.key.app, spec.key.id, spec.region, incarnation, address.port, spec.env)
+        environ["MOORAGE_LEASH"] = self._leash.mark(incarnation)
+        argv = [fill_port(word, address.port) for word in spec.command]
+        executable = find_executable(spec, argv[0], environ.get("PATH", os.defpath))
+        child = await self._spawn(spec, executable, argv[1:], environ)
+        self._leash.add(child.pid, incarnation)
+        self._news.pop(spec.key, None)
+        run = self._runs[spec.key] = _Run(spec, incarnation, address, child)
+        if child.ended.is_set():  # it ended before it was entered above, when nobody could be told
+            self._tell(run)
+        return address
+
+    async def stop(self, key: InstanceKey, grace_s: float) -> None:
+        run = self._runs.get(key)
+        if run is None:
+            return
+        await run.child.stop(grace_s)
+        self._leash.remove(run.child.pid)
+        if self._runs.get(key) is run:
+            del self._runs[key]
+            self._news.pop(key, None)
+
+    def inspect(self, key: InstanceKey) -> Observed | None:
+        run = self._runs.get(key)
+        return run.observed() if run is not None else None
+
+    def list(self) -> Sequence[Observed]:
+        return [run.observed() for run in self._runs.values()]
+
+    async def watch(self) -> AsyncIterator[Observed]:
+        while True:
+            await self._has_news.wait()
+            while self._news:
+                _, observed = self._news.popitem()
+                yield observed
+            self._has_news.clear()
+
+    async def aclose(self) -> None:
+        for run in self._runs.values():
+            run.child.kill()
+        for run in list(self._runs.values()):
+            await run.child.ended.wait()
+        self._runs.clear()
+        await self._leash.aclose()
+
+    # --- parts of a start --------------------------------------------------------------
+
+    def _choose_address(self, spec: Spec) -> Address:
+        if spec.address is not None:
+            return spec.address
+        taken = {run.address.port for run in self._runs.values()}
+        try:
+            return Address(LOOPBACK, free_port(taken, self._rng))
+        except OSError as error:
+            raise DriverError(FailureKind.REFUSED, f"{spec.key}: no free port: {error}") from error
+
+    async def _spawn(self, spec: Spec, executable: str, arguments: Sequence[str], environ: dict[str, str]) -> Child:
+        lines = Lines(spec.key, self._output, self._clock_s)
+        try:
+            await self._leash.hold()
+            _, child = await asyncio.get_running_loop().subprocess_exec(
+                lambda: Child(lines, self._on_end),
+                executable,
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=spec.cwd,
+                env=environ,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DriverError(*explain_exec(spec, executable, error)) from error
+        return child
+
+    def _on_end(self, child: Child) -> None:
+        for run in self._runs.values():
+            if run.child is child:
+                self._leash.remove(child.pid)
+                self._tell(run)
+                return
+
+    def _tell(self, run: _Run) -> None:
+        if not run.child.stop_asked:
+            self._news[run.spec.key] = run.observed()
+            self._has_news.set()
+
+
+def find_executable(spec: Spec, command: str, search_path: str) -> str:
+    """Return the path to execute, so that each mistake gets its own words instead of one ENOENT.
+
+    Raises:
+        DriverError: no such directory, no such command, or not executable.
+    """
+    if spec.cwd is not None and not spec.cwd.is_dir():
+        raise DriverError(FailureKind.CWD_MISSING, f"{spec.key}: its cwd {str(spec.cwd)!r} is not a directory")
+    # As the shell does: a word with a slash is a path (from cwd), any other is searched for.
+    if "/" in command:
+        path = (spec.cwd or Path.cwd()) / command
+        if not path.is_file():
+            raise DriverError(FailureKind.COMMAND_NOT_FOUND, f"{spec.key}: its command {str(path)!r} does not exist")
+        if not os.access(path, os.X_OK):
+            raise DriverError(FailureKind.NOT_EXECUTABLE, f"{spec.key}: its command {str(path)!r} is not executable")
+        return str(path)
+    found = shutil.which(command, path=search_path)
+    if found is None:
+        text = f"{spec.key}: its command {command!r} is not in PATH ({search_path})"
+        raise DriverError(FailureKind.COMMAND_NOT_FOUND, text)
+    return str(Path(found).absolute())
+
+
+def explain_exec(spec: Spec, executable: str, error: OSError) -> tuple[FailureKind, str]:
+    """Name what the kernel said when it would not execute an existing file."""
+    match error.errno:
+        case errno.ENOENT:
+            text = f"{spec.key}: {executable!r} cannot run because the interpreter in its first line does not exist"
+            return FailureKind.NOT_EXECUTABLE, text
+        case errno.EACCES | errno.EPERM | errno.ENOEXEC | errno.EISDIR:
+            return FailureKind.NOT_EXECUTABLE, f"{spec.key}: {executable!r} cannot be executed: {error.strerror}"
+        case _:
+            return FailureKind.REFUSED, f"{spec.key}: the system would not start {executable!r}: {error}"
+
+
+def describe_status(status: int | None) -> str:
+    """Say how a process ended."""
+    if status is None:
+        return "ended in an unknown way"
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"was killed by {name}"
