@@ -1,0 +1,148 @@
+"""What must hold between keys and between tables: each rule one function, from sections to findings.
+
+A rule is silent about a key that has a fault of its own: that fault comes first.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.config.faults import shown
+from gateway.config.sections import AppSection, GatewaySettings, InstanceSection
+from gateway.config.validate import Finding, Table
+from gateway.core.model import Address
+
+
+@dataclass(frozen=True, slots=True)
+class AppTables:
+    """One app of the file, by its own table and those of its instances."""
+
+    name: str
+    app: Table[AppSection]
+    instances: tuple[Table[InstanceSection], ...]
+
+
+def check_across(gateway: Table[GatewaySettings], apps: tuple[AppTables, ...]) -> Iterator[Finding]:
+    """Every fault that no single key shows."""
+    yield from _admin(gateway)
+    yield from _listeners(gateway)
+    yield from _shared_secret(gateway)
+    yield from _routes(apps)
+    for app in apps:
+        yield from _concurrency(app.app)
+        yield from _instance_ids(app)
+        for instance in app.instances:
+            yield from _instance(instance)
+            yield from _loop(gateway, instance)
+
+
+def _loopback(address: Address) -> bool:
+    if address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
+
+
+def _admin(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
+    settings = gateway.section
+    if settings is None or gateway.faulty & {"admin", "admin_token"}:
+        return
+    if settings.admin_token is None and not _loopback(settings.admin):
+        message = f"{shown(str(settings.admin))} is not a loopback address, and there is no admin_token"
+        yield Finding(
+            (*gateway.path, "admin"), message, 'set admin_token = "env:MOORAGE_ADMIN_TOKEN", or listen on 127.0.0.1'
+        )
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    wildcards = {"0.0.0.0", "::"}
+    return one.port == other.port != 0 and (one.host == other.host or bool(wildcards & {one.host, other.host}))
+
+
+def _listeners(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
+    settings = gateway.section
+    if settings is None or gateway.faulty & {"admin", "listen"}:
+        return
+    if _overlap(settings.listen, settings.admin):
+        message = f"{shown(str(settings.admin))} is taken by the public listener, {settings.listen}"
+        yield Finding((*gateway.path, "admin"), message, "use another port")
+
+
+def _shared_secret(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
+    settings = gateway.section
+    if settings is None or gateway.faulty & {"catalog", "secret"}:
+        return
+    if settings.catalog.startswith("redis") and not settings.secret:
+        message = "a Redis catalog needs a secret: gateways that share it open each other's seals"
+        yield Finding((*gateway.path, "secret"), message, 'set secret = ["env:MOORAGE_SECRET"]')
+
+
+def _routes(apps: tuple[AppTables, ...]) -> Iterator[Finding]:
+    taken: dict[tuple[str, str], str] = {}
+    for app in apps:
+        section = app.app.section
+        if section is None or app.app.faulty & {"hosts", "path"}:
+            continue
+        for number, host in enumerate(section.hosts or ("",)):
+            where = (*app.app.path, "hosts", number) if host else app.app.path
+            what = f"{host or 'every host'}{section.path}"
+            owner = taken.setdefault((host, section.path), app.name)
+            if owner != app.name:
+                yield Finding(where, f"{what} already belongs to app {owner}", "give one of them another host or path")
+            elif host in section.hosts[:number]:
+                yield Finding(where, f"{shown(host)} is listed twice", "remove one")
+
+
+def _concurrency(app: Table[AppSection]) -> Iterator[Finding]:
+    if app.section is None or "concurrency" in app.faulty:
+        return
+    limits = app.section.concurrency.value()
+    if limits.hard is not None and limits.soft > limits.hard:
+        message = f"soft ({limits.soft}) is above hard ({limits.hard})"
+        yield Finding((*app.path, "concurrency", "soft"), message, "lower soft or raise hard")
+
+
+def _instance_ids(app: AppTables) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for instance in app.instances:
+        if instance.section is None:
+            continue
+        name = instance.section.id
+        if name in seen:
+            yield Finding((*instance.path, "id"), f"{shown(name)} is the id of an instance above", "choose another id")
+        seen.add(name)
+
+
+def _instance(instance: Table[InstanceSection]) -> Iterator[Finding]:
+    section = instance.section
+    if section is None or instance.faulty & {"address", "command"}:
+        return
+    command = (*instance.path, "command")
+    match section.address, section.command:
+        case None, ():
+            remedy = 'add address = "host:port", or command = ["program", "--port", "{port}"]'
+            yield Finding(instance.path, "has neither an address nor a command", remedy)
+        case None, words:
+            if not words[0]:
+                yield Finding(command, "names no program", "put the program first")
+            if "env" not in instance.faulty and not any("{port}" in text for text in (*words, *section.env.values())):
+                yield Finding(command, "never says {port}", 'add "--port", "{port}", or env = { PORT = "{port}" }')
+        case _, ():
+            for key in ("env", "cwd"):
+                if key in section.model_fields_set:
+                    yield Finding((*instance.path, key), "goes only with a command", "remove it")
+        case _:
+            yield Finding(
+                command, "stands beside an address", "keep one: address for a static instance, command to start it"
+            )
+
+
+def _loop(gateway: Table[GatewaySettings], instance: Table[InstanceSection]) -> Iterator[Finding]:
+    if gateway.section is None or instance.section is None or "listen" in gateway.faulty:
+        return
+    if instance.section.address == gateway.section.listen:
+        yield Finding((*instance.path, "address"), "is the gateway's own listener", "name the instance's port")

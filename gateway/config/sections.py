@@ -1,0 +1,210 @@
+"""The tables of moorage.toml: one model per table, one field per key, with type, default and meaning.
+
+This is the only place where a key is declared; `gateway.config.reference` makes the reference page from it. A key's
+name in the file is the field's name without its unit: `head_timeout` for `head_timeout_s`. What a value looks like is
+in `gateway.config.values`; what must hold between keys, in `gateway.config.across`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.config.references import BearerToken, CatalogUrl, Folder, SealSecret, redacted
+from gateway.config.values import (
+    Argument,
+    Bool,
+    CookieName,
+    Count,
+    HostRule,
+    InstanceAddress,
+    InstanceId,
+    Key,
+    ListenAddress,
+    Network,
+    PathPrefix,
+    RegionName,
+    RequestPath,
+    Seconds,
+    SizeBytes,
+    SomeSeconds,
+    VariableName,
+)
+from gateway.core.model import Address, App, AppProtocol, Check, Concurrency, ConcurrencyType, SessionIds
+
+_APP = App("")
+_CHECK = Check("/")
+_CONCURRENCY = Concurrency()
+
+
+def _alias(name: str) -> str:
+    return name.removesuffix("_s")
+
+
+class Section(BaseModel):
+    """A table of the file. Frozen, and never shows a secret."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=_alias,
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+
+class LimitSettings(Section):
+    """What one gateway accepts before it refuses or gives up. Sizes in bytes, times in seconds."""
+
+    connections: Count = 8000
+    """Client connections in all. Each open session costs one more towards its instance: keep twice this below the
+    process's limit of open files."""
+    header_bytes: SizeBytes = Field(32 * 1024, ge=1024, le=1024 * 1024)
+    """A request's or response's head in bytes; a request over it gets 431."""
+    header_count: Count = Field(100, le=10_000)
+    """Header fields in one head."""
+    body_bytes: SizeBytes = 0
+    """A request's body; one over it gets 413. 0 means no limit."""
+    head_timeout_s: SomeSeconds = 10.0
+    """From a head's first byte, how long its last may take."""
+    body_timeout_s: SomeSeconds = 30.0
+    """How long a request's body may stand still."""
+    write_timeout_s: SomeSeconds = 60.0
+    """How long a peer may take nothing of what is sent to it."""
+    connect_timeout_s: SomeSeconds = 2.0
+    """How long a connection to a running instance may take to open."""
+    keep_alive_s: SomeSeconds = 75.0
+    """How long an idle client connection is kept."""
+
+
+class GatewaySettings(Section):
+    """The gateway itself."""
+
+    listen: ListenAddress = Address("127.0.0.1", 8080)
+    """The public listener. Port 0 lets the kernel choose."""
+    admin: ListenAddress = Address("127.0.0.1", 8081)
+    """The admin API and metrics. Any address that is not loopback needs an `admin_token`."""
+    admin_token: BearerToken | None = None
+    """The bearer token of the admin API; without one, the API answers on loopback only."""
+    secret: tuple[SealSecret, ...] = Field((), max_length=16)
+    """Keys of the seals on session ids, at least 16 bytes each: the first seals, all open. Without one, a key is made
+    once and kept beside a `sqlite:` catalog as `moorage.secret`; gateways that share a Redis must be given the same."""
+    region: RegionName = "local"
+    """Where this gateway is. Instances of the same region are preferred."""
+    catalog: CatalogUrl = Field("sqlite:moorage.db", repr=False, validate_default=True)
+    """Where apps and instances are recorded: `sqlite:PATH`, `redis://host:6379/0`, `rediss://...` or `memory:`.
+    The password may be a reference: `redis://:env:REDIS_PASSWORD@host:6379/0`."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Peers whose `X-Forwarded-*` headers are believed."""
+    drain_grace_s: Seconds = 10.0
+    """After SIGTERM, how long requests in flight may go on."""
+    limits: LimitSettings = LimitSettings()
+    """See `[gateway.limits]` below."""
+
+    @property
+    def catalog_shown(self) -> str:
+        """The catalog's URL without its password."""
+        return redacted(self.catalog)
+
+
+class ConcurrencySection(Section):
+    """Load limits of one instance."""
+
+    type: ConcurrencyType = _CONCURRENCY.type
+    """What is counted: requests in flight, or connections."""
+    soft: Count = _CONCURRENCY.soft
+    """From this load on, new sessions go elsewhere if they can. Not set: `hard`, if that is lower."""
+    hard: Count | None = _CONCURRENCY.hard
+    """At this load a new request waits, at most `wake_timeout`. Not set: no limit. Under `requests` an open stream
+    does not count against it."""
+
+    def value(self) -> Concurrency:
+        soft = self.soft
+        if self.hard is not None and "soft" not in self.model_fields_set:
+            soft = min(soft, self.hard)
+        return Concurrency(self.type, soft, self.hard)
+
+
+class CheckSection(Section):
+    """A readiness and health check: a GET that must be answered 2xx."""
+
+    path: RequestPath
+    """What is asked for."""
+    interval_s: SomeSeconds = _CHECK.interval_s
+    """From one check to the next."""
+    timeout_s: SomeSeconds = _CHECK.timeout_s
+    """How long an answer may take."""
+    grace_s: Seconds = _CHECK.grace_s
+    """After a start, how long failures do not count."""
+
+    def value(self) -> Check:
+        return Check(self.path, self.interval_s, self.timeout_s, self.grace_s)
+
+
+class AppSection(Section):
+    """One app: what it is reached by, how its sessions find their instance, and how it is woken."""
+
+    hosts: tuple[HostRule, ...] = _APP.hosts
+    """Hosts that belong to the app: exact, or `*.suffix`. None: whatever no other app's hosts match."""
+    path: PathPrefix = _APP.path
+    """Path prefix that belongs to the app, by whole segments; the longest one wins."""
+    strip_path: Bool = _APP.strip_path
+    """Whether the prefix is cut off before the instance sees the path."""
+    protocol: AppProtocol = _APP.protocol
+    """What is looked for in the traffic. `auto` recognises MCP by itself; `http` never looks into bodies."""
+    key: tuple[Key, ...] = _APP.key
+    """What requests are pinned by: `header:NAME`, `cookie:NAME`, `query:NAME`, `mcp-param:NAME`, `principal`. The first
+    one present in a request is used."""
+    session_ids: SessionIds = _APP.session_ids
+    """How a session id finds its instance: sealed into the id, or looked up in the catalog's database."""
+    bind_principal: Bool = _APP.bind_principal
+    """Whether a session id works only with the credentials it was made with."""
+    preserve_host: Bool = _APP.preserve_host
+    """Whether the instance sees the client's Host instead of its own address."""
+    affinity_cookie: CookieName = _APP.affinity_cookie
+    """The name of a signed cookie that keeps a browser on its instance; empty for none."""
+    steering: Bool = _APP.steering
+    """Whether `fly-force-instance-id`, `fly-prefer-instance-id` and the other steering headers are obeyed."""
+    auto_start: Bool = _APP.auto_start
+    """Whether a request starts a sleeping instance."""
+    wake_timeout_s: SomeSeconds = _APP.wake_timeout_s
+    """How long a request is held for an instance that starts or is full."""
+    wake_queue: Count = _APP.wake_queue
+    """Requests held for the app at once; more get 503."""
+    stop_grace_s: Seconds = _APP.stop_grace_s
+    """After SIGTERM, how long an instance may take before SIGKILL."""
+    session_idle_s: SomeSeconds = _APP.session_idle_s
+    """After how long without a request a learned pin or a listed session is forgotten."""
+    sessions_survive_stop: Bool = False
+    """Whether the instances keep their sessions on disk, so that a session goes on after a stop and a start."""
+    concurrency: ConcurrencySection = ConcurrencySection()
+    """See `[apps.NAME.concurrency]` below."""
+    checks: tuple[CheckSection, ...] = Field((), max_length=16)
+    """See `[[apps.NAME.checks]]` below."""
+
+    def value(self, name: str) -> App:
+        """The app as the core knows it."""
+        same = {field.name for field in dataclasses.fields(App)} & set(type(self).model_fields)
+        values = {key: getattr(self, key) for key in same - {"concurrency", "checks"}}
+        checks = tuple(check.value() for check in self.checks)
+        return App(name=name, concurrency=self.concurrency.value(), checks=checks, **values)
+
+
+class InstanceSection(Section):
+    """One instance: either an address that is always there, or a command that is started when needed."""
+
+    id: InstanceId
+    """The instance's name within its app."""
+    address: InstanceAddress | None = None
+    """Where a static instance listens."""
+    command: tuple[Argument, ...] = Field((), max_length=1024)
+    """The program and its arguments; no shell. `{port}` is replaced by the port it must listen on, on 127.0.0.1."""
+    region: RegionName | None = None
+    """Where it is. Not set: the gateway's region."""
+    env: dict[VariableName, Argument] = Field(default_factory=dict, repr=False)
+    """Environment variables for the command, over those of the gateway. `{port}` is replaced here too."""
+    cwd: Folder | None = None
+    """The command's folder, from the file's own. Not set: the folder the gateway was started in."""
