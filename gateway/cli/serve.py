@@ -16,4 +16,5 @@ def serve(config: ConfigFile = Path("moorage.toml")) -> None:
       moorage serve
       moorage serve -c /etc/moorage.toml
     """
-    import_module("gateway.app").serve(load_or_exit(config))
+    loaded = load_or_exit(config)
+    import_module("gateway.app").serve(loaded)

@@ -17,6 +17,7 @@ from gateway.config.values import (
     Bool,
     CookieName,
     Count,
+    HeadBytes,
     HostRule,
     InstanceAddress,
     InstanceId,
@@ -62,9 +63,9 @@ class LimitSettings(Section):
     connections: Count = 8000
     """Client connections in all. Each open session costs one more towards its instance: keep twice this below the
     process's limit of open files."""
-    header_bytes: SizeBytes = Field(32 * 1024, ge=1024, le=1024 * 1024)
+    header_bytes: HeadBytes = 32 * 1024
     """A request's or response's head in bytes; a request over it gets 431."""
-    header_count: Count = Field(100, le=10_000)
+    header_count: Count = 100
     """Header fields in one head."""
     body_bytes: SizeBytes = 0
     """A request's body; one over it gets 413. 0 means no limit."""

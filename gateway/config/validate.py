@@ -105,12 +105,12 @@ _KINDS = {
 def unknown_key(path: KeyPath, known: list[str]) -> Finding:
     """The fault for a key that no table has, or that stands in the wrong one."""
     key = str(path[-1])
-    near = difflib.get_close_matches(key, known, n=1)
-    if near:
-        return Finding(path, "unknown key", f"did you mean `{near[0]}`?")
     for home, keys in _homes().items():
         if key in keys:
             return Finding(path, "unknown key here", f"it belongs in {home}")
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return Finding(path, "unknown key", f"did you mean `{near[0]}`?")
     for home, keys in _homes().items():
         near = difflib.get_close_matches(key, keys, n=1)
         if near:
