@@ -105,6 +105,8 @@ class App:
     session_ids: SessionIds = SessionIds.SEALED
     bind_principal: bool = True
     """A session id works only with the credentials it was made with."""
+    sessions_survive_stop: bool = False
+    """Its sessions outlive the process (kept on disk, say): a stop or restart does not end them."""
     preserve_host: bool = False
     """Send the client's Host to the instance instead of the instance's own authority."""
     affinity_cookie: str = ""

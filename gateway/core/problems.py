@@ -171,7 +171,9 @@ TABLE: dict[Code, Row] = {
         _SESSION,
         "Session not found",
     ),
-    Code.PS04: Row(404, "SSE stream gone", "Open the SSE stream again and use the endpoint it names.", _SESSION),
+    Code.PS04: Row(
+        404, "SSE stream gone", "Open the SSE stream again and use the endpoint it names.", _SESSION, opaque=True
+    ),
     Code.PS05: Row(
         421,
         "Session lives on another instance",
@@ -258,7 +260,7 @@ def jsonrpc_body(problem: Problem, rpc_id: bytes, request_id: str) -> bytes:
     row = TABLE[problem.code]
     error = {
         "code": row.rpc_code,
-        "message": row.rpc_message or problem.message or row.title,
+        "message": row.rpc_message or (row.title if row.opaque else problem.message or row.title),
         "data": {"code": problem.code.value, "request_id": request_id, "remedy": row.remedy},
     }
     return b'{"jsonrpc": "2.0", "id": %b, "error": %b}' % (rpc_id or b"null", json.dumps(error).encode("ascii"))

@@ -1,0 +1,128 @@
+"""From a classified request to the question that `decide` answers: tokens opened, steering headers read.
+
+Every token that does not hold is one and the same problem to its sender, whatever the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.core.keys import Head, cookie_value
+from gateway.core.model import App, Ask, Dialect, Intent, Kind, Pin, Rule, SessionIds
+from gateway.core.principal import address_key
+from gateway.core.problems import Code, Problem
+from gateway.core.seal import Sealer, SealFault, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The question, and what the opened tokens say about the request."""
+
+    ask: Ask
+    upstream_id: bytes = b""
+    """IN_SESSION: the Mcp-Session-Id that the instance knows. On no other request does one go upstream."""
+    stream: Stream | None = None
+    """LEGACY_POST: the stream that the request belongs to. If this gateway made it and it is over: `stream_gone`."""
+    cookie_fault: SealFault | None = None
+    """The affinity cookie was there and did not hold; it counts as absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpPin:
+    """Ask the pin store for this key, then build the ask again with what it said."""
+
+    kind: Kind
+    key: bytes
+
+
+class Lookup(Enum):
+    """What is known of the pin store's answer, where it is no pin."""
+
+    NOT_ASKED = "not-asked"
+    MISSING = "missing"
+
+
+def build_ask(
+    app: App,
+    intent: Intent,
+    head: Head,
+    sealer: Sealer,
+    *,
+    principal: bytes | None,
+    client_ip: str,
+    stored: Pin | Lookup = Lookup.NOT_ASKED,
+) -> Asked | LookUpPin | Problem:
+    """The question for a request whose kind is known (not NEEDS_BODY).
+
+    Args:
+        principal: the caller, as `gateway.core.principal` names it.
+        client_ip: stands in for a principal where there is none.
+        stored: the pin store's answer to an earlier LookUpPin.
+    """
+    kind = intent.kind
+    pin: Pin | None = None
+    pin_rule = Rule.SEALED
+    upstream_id = b""
+    stream: Stream | None = None
+    if kind is Kind.IN_SESSION:
+        if app.session_ids is SessionIds.SEALED:
+            opened = sealer.open_session(app.name, intent.token, principal)
+            if isinstance(opened, SealFault):
+                return session_unknown(app, f"session id: {opened.value}")
+            pin, upstream_id = opened.pin, opened.upstream_id
+        elif isinstance(stored, Pin):
+            pin, pin_rule, upstream_id = stored, Rule.STORED, intent.token
+        elif stored is Lookup.MISSING:
+            return session_unknown(app, "session id: not in the pin store")
+        else:
+            return LookUpPin(kind, stored_key(app, intent.token, principal))
+    elif kind is Kind.LEGACY_POST:
+        of_stream = sealer.open_stream(app.name, intent.token, principal)
+        if isinstance(of_stream, SealFault):
+            return stream_gone(app, f"stream pin: {of_stream.value}")
+        pin, stream = of_stream.pin, of_stream.stream
+    elif kind is Kind.TASK or kind is Kind.STATE:
+        if stored is Lookup.NOT_ASKED:
+            return LookUpPin(kind, intent.token)
+        pin, pin_rule = (stored if isinstance(stored, Pin) else None), Rule.STORED
+    key = intent.key
+    if not key and pin is None and _falls_to_principal(intent):
+        key = b"principal:=" + principal if principal is not None else address_key(client_ip)
+    cookie: Pin | None = None
+    fault: SealFault | None = None
+    if app.affinity_cookie:
+        value = cookie_value(head.values.get(b"cookie", b""), app.affinity_cookie.encode())
+        if value is not None:
+            named = sealer.open_cookie(app.name, value)
+            cookie, fault = (None, named) if isinstance(named, SealFault) else (named, None)
+    force = prefer = ""
+    if app.steering:
+        values = head.values
+        force = values.get(b"fly-force-instance-id", b"").decode("latin-1")
+        prefer = values.get(b"fly-prefer-instance-id", b"").decode("latin-1")
+    return Asked(Ask(intent, pin, pin_rule, cookie, force, prefer, key), upstream_id, stream, fault)
+
+
+def stored_key(app: App, session_id: bytes, principal: bytes | None) -> bytes:
+    """The pin store's key of a session whose id is not sealed: with bound sessions, another principal finds nothing."""
+    bound = principal if app.bind_principal and principal is not None else b""
+    return b"%d:%b%b" % (len(bound), bound, session_id)
+
+
+def session_unknown(app: App, detail: str) -> Problem:
+    """The answer to every session id that is not this caller's; `detail` is for the log alone."""
+    return Problem(Code.PS01, detail, app.name)
+
+
+def stream_gone(app: App, detail: str) -> Problem:
+    """The answer to a 2024-11-05 POST whose stream is over, or was never this caller's."""
+    return Problem(Code.PS04, detail, app.name)
+
+
+def _falls_to_principal(intent: Intent) -> bool:
+    """Whether the same caller is to go to the same instance for want of anything better.
+
+    MCP 2026-07-28 servers keep keys and buses per process by default, so that scattered calls of one caller fail.
+    """
+    return intent.dialect is Dialect.STATELESS_2026 and intent.kind is not Kind.ANYWHERE
