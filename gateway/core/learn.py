@@ -164,5 +164,6 @@ def _task(result: dict[str, Any]) -> Learned | None:
     ttl_ms = result.get("ttlMs")
     ttl_s = TASK_TTL_S
     if isinstance(ttl_ms, (int, float)) and not isinstance(ttl_ms, bool) and ttl_ms >= 0:
-        ttl_s = min(ttl_ms / 1000, MAX_TTL_S) + TASK_GRACE_S
+        # The bound first: JSON's integers may be too large for a division.
+        ttl_s = min(ttl_ms, MAX_TTL_S * 1000) / 1000 + TASK_GRACE_S
     return Learned(Kind.TASK, task_key(task_id.encode("utf-8", "surrogatepass")), ttl_s)
