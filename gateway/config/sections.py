@@ -7,8 +7,6 @@ in `gateway.config.values`; what must hold between keys, in `gateway.config.acro
 
 from __future__ import annotations
 
-import dataclasses
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.references import BearerToken, CatalogUrl, Folder, SealSecret, redacted
@@ -179,7 +177,7 @@ class AppSection(Section):
     """After SIGTERM, how long an instance may take before SIGKILL."""
     session_idle_s: SomeSeconds = _APP.session_idle_s
     """After how long without a request a learned pin or a listed session is forgotten."""
-    sessions_survive_stop: Bool = False
+    sessions_survive_stop: Bool = _APP.sessions_survive_stop
     """Whether the instances keep their sessions on disk, so that a session goes on after a stop and a start."""
     concurrency: ConcurrencySection = ConcurrencySection()
     """See `[apps.NAME.concurrency]` below."""
@@ -188,10 +186,9 @@ class AppSection(Section):
 
     def value(self, name: str) -> App:
         """The app as the core knows it."""
-        same = {field.name for field in dataclasses.fields(App)} & set(type(self).model_fields)
-        values = {key: getattr(self, key) for key in same - {"concurrency", "checks"}}
+        same = {key: getattr(self, key) for key in type(self).model_fields if key not in ("concurrency", "checks")}
         checks = tuple(check.value() for check in self.checks)
-        return App(name=name, concurrency=self.concurrency.value(), checks=checks, **values)
+        return App(name=name, concurrency=self.concurrency.value(), checks=checks, **same)
 
 
 class InstanceSection(Section):
