@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from gateway.core.keys import Head, cookie_value
 from gateway.core.model import App, Ask, Dialect, Intent, Kind, Pin, Rule, SessionIds
@@ -15,8 +16,7 @@ from gateway.core.problems import Code, Problem
 from gateway.core.seal import Sealer, SealFault, Stream
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """The question, and what the opened tokens say about the request."""
 
     ask: Ask
@@ -60,48 +60,28 @@ def build_ask(
         client_ip: stands in for a principal where there is none.
         stored: the pin store's answer to an earlier LookUpPin.
     """
-    kind = intent.kind
-    pin: Pin | None = None
-    pin_rule = Rule.SEALED
-    upstream_id = b""
-    stream: Stream | None = None
-    if kind is Kind.IN_SESSION:
-        if app.session_ids is SessionIds.SEALED:
-            opened = sealer.open_session(app.name, intent.token, principal)
-            if isinstance(opened, SealFault):
-                return session_unknown(app, f"session id: {opened.value}")
-            pin, upstream_id = opened.pin, opened.upstream_id
-        elif isinstance(stored, Pin):
-            pin, pin_rule, upstream_id = stored, Rule.STORED, intent.token
-        elif stored is Lookup.MISSING:
-            return session_unknown(app, "session id: not in the pin store")
-        else:
-            return LookUpPin(kind, stored_key(app, intent.token, principal))
-    elif kind is Kind.LEGACY_POST:
-        of_stream = sealer.open_stream(app.name, intent.token, principal)
-        if isinstance(of_stream, SealFault):
-            return stream_gone(app, f"stream pin: {of_stream.value}")
-        pin, stream = of_stream.pin, of_stream.stream
-    elif kind is Kind.TASK or kind is Kind.STATE:
-        if stored is Lookup.NOT_ASKED:
-            return LookUpPin(kind, intent.token)
-        pin, pin_rule = (stored if isinstance(stored, Pin) else None), Rule.STORED
+    bound = _bind(app, intent, sealer, principal, stored)
+    if not isinstance(bound, _Bound):
+        return bound
     key = intent.key
-    if not key and pin is None and _falls_to_principal(intent):
+    if not key and bound.pin is None and _falls_to_principal(intent):
         key = b"principal:=" + principal if principal is not None else address_key(client_ip)
+    values = head.values
+    force = prefer = ""
+    if app.steering:
+        if b"fly-force-instance-id" in values:
+            force = values[b"fly-force-instance-id"].decode("latin-1")
+        if b"fly-prefer-instance-id" in values:
+            prefer = values[b"fly-prefer-instance-id"].decode("latin-1")
     cookie: Pin | None = None
     fault: SealFault | None = None
     if app.affinity_cookie:
-        value = cookie_value(head.values.get(b"cookie", b""), app.affinity_cookie.encode())
+        value = cookie_value(values.get(b"cookie", b""), app.affinity_cookie.encode())
         if value is not None:
             named = sealer.open_cookie(app.name, value)
             cookie, fault = (None, named) if isinstance(named, SealFault) else (named, None)
-    force = prefer = ""
-    if app.steering:
-        values = head.values
-        force = values.get(b"fly-force-instance-id", b"").decode("latin-1")
-        prefer = values.get(b"fly-prefer-instance-id", b"").decode("latin-1")
-    return Asked(Ask(intent, pin, pin_rule, cookie, force, prefer, key), upstream_id, stream, fault)
+    ask = Ask(intent, bound.pin, bound.rule, cookie, force, prefer, key)
+    return Asked(ask, bound.upstream_id, bound.stream, fault)
 
 
 def stored_key(app: App, session_id: bytes, principal: bytes | None) -> bytes:
@@ -118,6 +98,45 @@ def session_unknown(app: App, detail: str) -> Problem:
 def stream_gone(app: App, detail: str) -> Problem:
     """The answer to a 2024-11-05 POST whose stream is over, or was never this caller's."""
     return Problem(Code.PS04, detail, app.name)
+
+
+class _Bound(NamedTuple):
+    """What ties a request to one instance, if anything does."""
+
+    pin: Pin | None
+    rule: Rule = Rule.SEALED
+    upstream_id: bytes = b""
+    stream: Stream | None = None
+
+
+_UNBOUND = _Bound(None)
+
+
+def _bind(
+    app: App, intent: Intent, sealer: Sealer, principal: bytes | None, stored: Pin | Lookup
+) -> _Bound | LookUpPin | Problem:
+    kind = intent.kind
+    if kind is Kind.IN_SESSION:
+        if app.session_ids is SessionIds.SEALED:
+            opened = sealer.open_session(app.name, intent.token, principal)
+            if isinstance(opened, SealFault):
+                return session_unknown(app, f"session id: {opened.value}")
+            return _Bound(opened.pin, Rule.SEALED, opened.upstream_id)
+        if isinstance(stored, Pin):
+            return _Bound(stored, Rule.STORED, intent.token)
+        if stored is Lookup.MISSING:
+            return session_unknown(app, "session id: not in the pin store")
+        return LookUpPin(kind, stored_key(app, intent.token, principal))
+    if kind is Kind.LEGACY_POST:
+        of_stream = sealer.open_stream(app.name, intent.token, principal)
+        if isinstance(of_stream, SealFault):
+            return stream_gone(app, f"stream pin: {of_stream.value}")
+        return _Bound(of_stream.pin, Rule.SEALED, b"", of_stream.stream)
+    if kind is Kind.TASK or kind is Kind.STATE:
+        if stored is Lookup.NOT_ASKED:
+            return LookUpPin(kind, intent.token)
+        return _Bound(stored, Rule.STORED) if isinstance(stored, Pin) else _UNBOUND
+    return _UNBOUND
 
 
 def _falls_to_principal(intent: Intent) -> bool:

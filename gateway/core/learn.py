@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core.ask import Asked, stored_key
 from gateway.core.classify import state_key, task_key
@@ -44,8 +44,7 @@ class Event(StrEnum):
     """The instance minted an id that the specification does not allow; kept from the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
+class Lesson(NamedTuple):
     """What to make of an answer's head."""
 
     session_id: bytes | None

@@ -33,6 +33,7 @@ MIN_SECRET_BYTES = 16
 MAX_TOKEN_BYTES = 8192
 """Longer tokens are refused unread; nothing here makes one, as upstream ids are bounded by MAX_UPSTREAM_ID_BYTES."""
 MAX_UPSTREAM_ID_BYTES = 4096
+MAX_REMEMBERED_PINS = 4096
 
 _VERSION = 0x10
 _BOUND = 0x01
@@ -159,6 +160,26 @@ def _pin(head: bytes) -> tuple[Pin, int]:
     return Pin(instance, incarnation), end
 
 
+class _Pins:
+    """Pins by the seal's bytes that name them: the same for all sessions of an instance, so read once.
+
+    Only what a MAC vouched for gets in; when it is full it starts anew.
+    """
+
+    __slots__ = ("_by_head",)
+
+    def __init__(self) -> None:
+        self._by_head: dict[bytes, Pin] = {}
+
+    def get(self, head: bytes) -> Pin:
+        pin = self._by_head.get(head)
+        if pin is None:
+            if len(self._by_head) >= MAX_REMEMBERED_PINS:
+                self._by_head.clear()
+            pin = self._by_head[head] = _pin(head)[0]
+        return pin
+
+
 class Sealer:
     """Makes and opens seals. The first secret seals; all open, so that secrets can be rotated.
 
@@ -166,7 +187,7 @@ class Sealer:
     raises, whatever the bytes. Principals are as `gateway.core.principal` gives them: 16 bytes or None.
     """
 
-    __slots__ = ("_cookie", "_session", "_stream")
+    __slots__ = ("_cookie", "_pins", "_session", "_stream")
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         """Raises ValueError for no secret at all, or one shorter than MIN_SECRET_BYTES."""
@@ -174,6 +195,7 @@ class Sealer:
             raise ValueError("at least one secret is needed")
         if any(len(secret) < MIN_SECRET_BYTES for secret in secrets):
             raise ValueError(f"a secret needs at least {MIN_SECRET_BYTES} bytes")
+        self._pins = _Pins()
         self._session = _Purpose(secrets, b"moorage-session")
         self._stream = _Purpose(secrets, b"moorage-stream")
         self._cookie = _Purpose(secrets, b"moorage-cookie")
@@ -194,7 +216,7 @@ class Sealer:
         head = self._session.open(seal, app, principal, upstream_id)
         if isinstance(head, SealFault):
             return head
-        return Opened(_pin(head)[0], upstream_id, bool(head[0] & _BOUND))
+        return Opened(self._pins.get(head), upstream_id, bool(head[0] & _BOUND))
 
     def seal_stream(self, app: str, pin: Pin, stream: Stream, principal: bytes | None) -> bytes:
         """The pin for the POSTs of a 2024-11-05 stream: base64url, safe in a query."""
