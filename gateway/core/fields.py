@@ -55,7 +55,9 @@ FIELDS: dict[bytes, Field] = {
     b"fly-replay-cache-control": Field.STEER,
 }
 
-LISTED_MEMBERS = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"trailers", b"http2-settings", b"proxy-connection", b""})
+LISTED_MEMBERS = frozenset(
+    {b"close", b"keep-alive", b"upgrade", b"te", b"trailers", b"http2-settings", b"proxy-connection", b""}
+)
 """Members of a Connection field that name no field of the message's own."""
 
 _PREFIXES = (b"fly-", b"moorage-")

@@ -15,6 +15,8 @@ from gateway.core.head import CHUNKED, UNTIL_CLOSE
 MAX_SIZE_LINE_BYTES = 1024
 """A chunk's size line with its extensions; nginx and llhttp bound it likewise."""
 MAX_TRAILER_BYTES = 8192
+MAX_FILL_BYTES = 65536
+"""How much of a broken chunk is filled up."""
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e]*)?")
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*")
@@ -100,6 +102,22 @@ class ChunkedBody:
 
     def end(self) -> bool:
         return self.done
+
+    def filler(self) -> bytes | None:
+        """Bytes that bring a body that broke off to a boundary, its chunk filled up with blanks; None: impossible."""
+        if self._state == _AFTER:
+            return b"\n" if self._line else b"\r\n"
+        if self._state == _DATA:
+            return b" " * self._left + b"\r\n" if self._left <= MAX_FILL_BYTES else None
+        if self._state == _TRAILER or self.done:
+            return None
+        if not self._line:
+            return b""
+        match = _SIZE_LINE.fullmatch(self._line.removesuffix(b"\r"))
+        size = int(match[1], 16) if match is not None else 0
+        if not 0 < size <= MAX_FILL_BYTES:
+            return None
+        return (b"\n" if self._line.endswith(b"\r") else b"\r\n") + b" " * size + b"\r\n"
 
     def feed(self, data: bytes, sink: list[bytes] | None = None) -> int:
         """Take the next bytes; returns how many belong to this body and appends its payload to `sink`.

@@ -135,7 +135,9 @@ def _text(raw: bytes) -> str:
 def _sort(block: bytes, max_count: int) -> _Sorted | Problem:
     """Sort the field lines of a head (each ending in CRLF)."""
     if _FIELDS.fullmatch(block) is None:
-        return _bad("a header line is malformed: bare CR or LF, a folded line, a blank before the colon or a control character")
+        return _bad(
+            "a header line is malformed: bare CR or LF, a folded line, a blank before the colon or a control character"
+        )
     lines = block.split(b"\r\n")
     lines.pop()
     if len(lines) > max_count:
@@ -172,7 +174,7 @@ def _sort(block: bytes, max_count: int) -> _Sorted | Problem:
     return out
 
 
-def _length(values: dict[bytes, bytes], minor: int) -> int | None | Problem:
+def _length(values: dict[bytes, bytes], minor: int) -> int | Problem | None:
     """The body length that the framing fields declare; None when they declare nothing."""
     coding = values.get(b"transfer-encoding")
     length = values.get(b"content-length")
@@ -235,7 +237,7 @@ def parse_request(raw: bytes, max_count: int = 100) -> RequestHead | Problem:
     # RFC 9113 removed the h2c upgrade; passing it on would let bytes past the gateway unread.
     head.upgrade = upgrade if b"upgrade" in connection and head.minor and b"h2c" not in upgrade.lower() else b""
     if head.upgrade and head.length != 0:
-        return _bad("an upgrade request with a body", Code.PB04)
+        return _bad("an upgrade request with a body", Code.PB10)
     return head
 
 
@@ -266,7 +268,7 @@ def _place(head: RequestHead, method: bytes, target: bytes, host: bytes | None) 
 
 
 def parse_response(raw: bytes, max_count: int = 200) -> ResponseHead | Problem:
-    """Parse a response's head: everything up to and including the empty line. A Problem's code is PH01."""
+    """Parse a response's head: everything up to and including the empty line. A Problem's code is PH01 or PH03."""
     end = raw.find(b"\r\n")
     line = _STATUS_LINE.fullmatch(raw, 0, end)
     if line is None:
@@ -280,7 +282,7 @@ def parse_response(raw: bytes, max_count: int = 200) -> ResponseHead | Problem:
     head.reason = line[3] or b""
     length = _length(sorted_.values, head.minor)
     if isinstance(length, Problem):
-        return _bad(length.message, Code.PH01)
+        return _bad(length.message, Code.PH03)
     head.length = UNTIL_CLOSE if length is None else length
     head.values = sorted_.values
     kept = sorted_.kept

@@ -115,7 +115,14 @@ def framing_line(length: int) -> bytes:
 
 
 def request_head(
-    head: RequestHead, target: bytes, authority: bytes, session_id: bytes | None, provenance: bytes, request_id: bytes
+    head: RequestHead,
+    target: bytes,
+    authority: bytes,
+    *,
+    session_id: bytes | None,
+    expects_continue: bool,
+    provenance: bytes,
+    request_id: bytes,
 ) -> bytes:
     """The head for an instance.
 
@@ -123,6 +130,7 @@ def request_head(
         target: the request target, without a stripped path prefix or a legacy pin.
         authority: the Host to send.
         session_id: the instance's own Mcp-Session-Id, or None to send none.
+        expects_continue: the client still waits for a 100 before it sends its body.
         provenance: from `request_lines`.
     """
     parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", authority, b"\r\n", head.kept]
@@ -130,7 +138,7 @@ def request_head(
         parts += (b"Mcp-Session-Id: ", session_id, b"\r\n")
     if head.length or b"content-length" in head.values:
         parts.append(framing_line(head.length))
-    if head.expects_continue:
+    if expects_continue:
         parts.append(b"Expect: 100-continue\r\n")
     if head.upgrade:
         parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
@@ -170,6 +178,13 @@ def response_head(
     elif close:
         parts.append(b"Connection: close\r\n")
     if head.status >= 200:
-        parts += (extra, b"Via: ", hop if via is None else via + b", " + hop, b"\r\nFly-Request-Id: ", request_id, b"\r\n")
+        parts += (
+            extra,
+            b"Via: ",
+            hop if via is None else via + b", " + hop,
+            b"\r\nFly-Request-Id: ",
+            request_id,
+            b"\r\n",
+        )
     parts.append(b"\r\n")
     return b"".join(parts)

@@ -1,0 +1,30 @@
+"""The request target that an instance sees: without a stripped prefix, without the gateway's own query parameter."""
+
+from __future__ import annotations
+
+from gateway.core.classify import PIN_PARAM
+from gateway.core.head import RequestHead
+from gateway.core.model import App, Kind
+from gateway.core.seal import Stream
+
+_PIN_MARK = PIN_PARAM + b"="
+
+
+def target(app: App, head: RequestHead, kind: Kind, stream: Stream | None) -> bytes:
+    """The target for an instance; every byte that is not the gateway's own stays as it was sent.
+
+    Args:
+        stream: of a LEGACY_POST, what its pin says; it knows whether the app's prefix was put in front.
+    """
+    strips = stream.strip_prefix if stream is not None else app.strip_path
+    if not strips and kind is not Kind.LEGACY_POST:
+        return head.target
+    path, query = head.path, head.query
+    if strips:
+        prefix = app.path.rstrip("/").encode()
+        path = path.removeprefix(prefix)
+        if not path.startswith(b"/"):
+            path = b"/" + path
+    if kind is Kind.LEGACY_POST:
+        query = b"&".join(part for part in query.split(b"&") if not part.startswith(_PIN_MARK))
+    return path + b"?" + query if query else path

@@ -1,0 +1,61 @@
+"""Heads from raw bytes, remembered: a client that keeps its connection sends the same head again and again.
+
+Each distinct head is first shown to llhttp (through httptools), then parsed by the core: a head passes only when
+both accept it. The parse is a pure function of the bytes, so remembering it changes nothing but the cost.
+"""
+
+from __future__ import annotations
+
+import httptools
+
+from gateway.core.head import RequestHead, ResponseHead, parse_request, parse_response
+from gateway.core.problems import Code, Problem
+
+MAX_REMEMBERED = 2048
+MAX_REMEMBERED_BYTES = 2048
+"""Longer heads are parsed each time."""
+
+
+class _Nothing:
+    """A parser's listener that is interested in nothing but faults."""
+
+
+class Heads:
+    """The heads of one gateway."""
+
+    __slots__ = ("_max_count", "_requests", "_responses")
+
+    def __init__(self, max_count: int) -> None:
+        self._max_count = max_count
+        self._requests: dict[bytes, RequestHead] = {}
+        self._responses: dict[bytes, ResponseHead] = {}
+
+    def request(self, raw: bytes) -> RequestHead | Problem:
+        """A request's head, up to and including the empty line."""
+        head = self._requests.get(raw)
+        if head is not None:
+            return head
+        try:
+            httptools.HttpRequestParser(_Nothing()).feed_data(raw)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            return Problem(Code.PB01, f"not HTTP/1.1: {error}")
+        parsed = parse_request(raw, self._max_count)
+        if isinstance(parsed, RequestHead) and len(raw) <= MAX_REMEMBERED_BYTES:
+            if len(self._requests) >= MAX_REMEMBERED:
+                self._requests.clear()
+            self._requests[raw] = parsed
+        return parsed
+
+    def response(self, raw: bytes) -> ResponseHead | Problem:
+        """A response's head, up to and including the empty line."""
+        head = self._responses.get(raw)
+        if head is not None:
+            return head
+        parsed = parse_response(raw)
+        if isinstance(parsed, ResponseHead) and len(raw) <= MAX_REMEMBERED_BYTES:
+            if len(self._responses) >= MAX_REMEMBERED:
+                self._responses.clear()
+            self._responses[raw] = parsed
+        return parsed

@@ -1,0 +1,57 @@
+"""A request's body on its way in: where it ends, and what is kept of it while it may still be needed."""
+
+from __future__ import annotations
+
+from gateway.core.framing import Body, body
+from gateway.core.head import CHUNKED
+
+PEEK_BYTES = 1 << 20
+"""How much of a body is read to find out what it asks; MCP servers refuse bodies over 4 MiB."""
+HELD_BYTES = 65536
+"""How much of a body waits for its instance before the client is paused, and how much is kept once it is sent."""
+
+
+class Intake:
+    """The body of one request."""
+
+    __slots__ = ("_body", "_payload", "held", "size")
+
+    def __init__(self, length: int) -> None:
+        self._body: Body = body(length)
+        self.held: list[bytes] | None = []
+        """The raw bytes so far; None once they are no longer kept."""
+        self._payload: list[bytes] | None = [] if length == CHUNKED else None
+        self.size = 0
+        """Raw bytes so far."""
+
+    @property
+    def done(self) -> bool:
+        return self._body.done
+
+    @property
+    def kept(self) -> bool:
+        """Whether all of it came and is still here: it could be sent again."""
+        return self._body.done and self.held is not None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; returns those that belong to the body. Raises FramingFault."""
+        taken = self._body.feed(data, self._payload)
+        piece = data if taken == len(data) else data[:taken]
+        self.size += taken
+        if self.held is not None:
+            self.held.append(piece)
+        return piece
+
+    def whole(self) -> bytes | None:
+        """The whole payload, or None when it is not complete, not kept, or too long to be read."""
+        if not self.kept or self.size > PEEK_BYTES:
+            return None
+        pieces = self.held if self._payload is None else self._payload
+        if not pieces:
+            return b""
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def sent(self) -> None:
+        """An instance has what came so far: a long body is kept no longer."""
+        if self.size > HELD_BYTES:
+            self.held = self._payload = None

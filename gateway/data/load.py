@@ -1,0 +1,77 @@
+"""Who carries what right now: requests in flight and open streams per instance, and which ones failed to connect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from gateway.core.model import AppTable, ConcurrencyType, Instance
+from gateway.data.ring import Rings
+
+SUSPECT_S = 5.0
+"""How long an instance that refused a connection is placed last."""
+
+
+class Load:
+    """What one instance carries through this gateway."""
+
+    __slots__ = ("requests", "streams")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.streams = 0
+
+
+class Loads:
+    """Implements the core's `View` for one gateway; reads only memory."""
+
+    def __init__(self, concurrency: Callable[[str], ConcurrencyType]) -> None:
+        self._concurrency = concurrency
+        self._loads: dict[tuple[str, str], Load] = {}
+        self._suspects: dict[tuple[str, str], float] = {}
+        self._rings = Rings()
+        self.now_s = 0.0
+        """The gateway's coarse clock."""
+        self.freed: Callable[[str], None] = lambda app: None
+        """Called with the app's name whenever an instance carries less."""
+
+    def of(self, app: str, instance: str) -> Load:
+        """The counters of an instance; kept while it carries something."""
+        key = (app, instance)
+        load = self._loads.get(key)
+        if load is None:
+            load = self._loads[key] = Load()
+        return load
+
+    def load(self, instance: Instance) -> int:
+        load = self._loads.get((instance.app, instance.id))
+        return load.requests + load.streams if load is not None else 0
+
+    def hard_load(self, instance: Instance) -> int:
+        load = self._loads.get((instance.app, instance.id))
+        if load is None:
+            return 0
+        if self._concurrency(instance.app) is ConcurrencyType.CONNECTIONS:
+            return load.requests + load.streams
+        return load.requests
+
+    def suspect(self, instance: Instance) -> bool:
+        if not self._suspects:
+            return False
+        return self._suspects.get((instance.app, instance.id), 0.0) > self.now_s
+
+    def failed(self, app: str, instance: str) -> None:
+        """A connection to it could not be made."""
+        self._suspects[app, instance] = self.now_s + SUSPECT_S
+
+    def rank(self, table: AppTable, key: bytes) -> Iterator[Instance]:
+        return self._rings.rank(table, key)
+
+    def sweep(self) -> None:
+        """Drop what no longer says anything."""
+        now_s = self.now_s
+        self._suspects = {key: until_s for key, until_s in self._suspects.items() if until_s > now_s}
+        for key in [key for key, load in self._loads.items() if not load.requests and not load.streams]:
+            del self._loads[key]
+
+    def items(self) -> list[tuple[tuple[str, str], Load]]:
+        return list(self._loads.items())

@@ -1,0 +1,387 @@
+"""One attempt's answer: from the instance's bytes to the client's.
+
+The head is parsed, taught from (`learn`) and written anew; the body goes on as the bytes that came, wherever its
+framing may stay what it is. What is read on the way: where the body ends, and of event streams as much as is needed
+to end them honestly when the instance dies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.core.framing import Body, ChunkedBody, FramingFault, body
+from gateway.core.head import CHUNKED, UNTIL_CLOSE, ResponseHead
+from gateway.core.headers import response_head
+from gateway.core.problems import Code, Problem
+from gateway.core.sse import EventTail, error_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from gateway.core.endpoint import EndpointRewriter
+    from gateway.data.exchange import Exchange
+    from gateway.data.learner import Learner
+    from gateway.data.upstream import Upstream
+
+MAX_HEAD_BYTES = 65536
+MAX_INFORMATIONAL = 16
+"""1xx answers before the final one; more is a flood."""
+QUIET_SWEEPS = 15
+"""A stream silent for this many sweeps (about seconds) gets a comment; Cloudflare cuts at 125 s, others at 60 s."""
+COMMENT = b": keepalive\n\n"
+_COMMENT_CHUNK = b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT)
+_EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
+_CHUNK_EVENT_ENDS = tuple(end + b"\r\n" for end in _EVENT_ENDS)
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Taught:
+    """What the exchange makes of an answer's head."""
+
+    __slots__ = ("extra", "learner", "rewriter", "session_id", "store")
+
+    def __init__(self) -> None:
+        self.session_id: bytes | None = None
+        """The Mcp-Session-Id for the client."""
+        self.extra = b""
+        """Header lines to add."""
+        self.store: Coroutine[object, object, Problem | None] | None = None
+        """To be awaited before anything reaches the client; a problem replaces the answer."""
+        self.rewriter: EndpointRewriter | None = None
+        self.learner: Learner | None = None
+
+
+class Relay:
+    """Hears one instance connection for one exchange; made for each attempt."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_encode",
+        "_exchange",
+        "_held",
+        "_informational",
+        "_inspects",
+        "_last",
+        "_learner",
+        "_on_flush",
+        "_quiet",
+        "_rewriter",
+        "_storing",
+        "_tail",
+        "is_stream",
+        "reusable",
+        "upstream",
+    )
+
+    def __init__(self, exchange: Exchange, upstream: Upstream) -> None:
+        self._exchange = exchange
+        self.upstream = upstream
+        self.is_stream = False
+        self.reusable = False
+        """The instance keeps its connection open after this answer."""
+        self._buffer = b""
+        self._informational = 0
+        self._body: Body | None = None
+        self._inspects = False
+        """Whether the payload is looked at, or only the end of it."""
+        self._encode = 0
+        """0: the bytes go on as they came; CHUNKED or UNTIL_CLOSE: the payload is framed anew."""
+        self._rewriter: EndpointRewriter | None = None
+        self._learner: Learner | None = None
+        self._tail: EventTail | None = None
+        self._held: list[bytes] | None = None
+        """What is kept from the client: until a pin is stored, or until it is known that there is none."""
+        self._storing = False
+        self._on_flush: Callable[[], None] | None = None
+        """What happened while a pin was being stored."""
+        self._last = b"\n\n"
+        self._quiet = 0
+
+    # --- Answering -----------------------------------------------------------------
+
+    def data(self, data: bytes) -> None:
+        body = self._body
+        if body is None:
+            self._heading(data)
+            return
+        self._quiet = 0
+        sink: list[bytes] | None = [] if self._inspects else None
+        try:
+            taken = body.feed(data, sink)
+        except FramingFault as fault:
+            self._broken(f"its body is malformed: {fault}")
+            return
+        out = data if taken == len(data) else data[:taken]
+        if sink is not None:
+            out = self._inspect(b"".join(sink), out, body)
+        else:
+            self._last = out if len(out) < 256 else out[-8:]
+        if self._held is not None:
+            self._held.append(out)
+        elif out:
+            self._exchange.edge.transport.write(out)
+        if body.done:
+            self._ended(clean=taken == len(data))
+
+    def lost(self, broken: bool) -> None:
+        body = self._body
+        if body is None:
+            self._exchange.unanswered(self)
+        elif not broken and body.end():
+            if self._encode:
+                self._write(self._closing())
+            self._ended(clean=False)
+        else:
+            self._broken("its connection ended")
+
+    def drained(self, writable: bool) -> None:
+        edge = self._exchange.edge
+        if writable:
+            edge.resume_reading()
+        else:
+            edge.pause_reading()
+
+    def throttle(self, slow: bool) -> None:
+        """The client takes no bytes for now, or takes them again."""
+        if slow:
+            self.upstream.transport.pause_reading()
+        elif not self._storing:
+            self.upstream.transport.resume_reading()
+
+    # --- head ----------------------------------------------------------------------
+
+    def _heading(self, data: bytes) -> None:
+        """Bytes up to the end of the final head."""
+        exchange = self._exchange
+        buffer = self._buffer + data if self._buffer else data
+        while True:
+            end = buffer.find(b"\r\n\r\n") + 4
+            if end < 4 or end > MAX_HEAD_BYTES:
+                self._buffer = buffer
+                if len(buffer) > MAX_HEAD_BYTES:
+                    exchange.instance_failed(self, Problem(Code.PH02, f"a head of more than {MAX_HEAD_BYTES} bytes"))
+                return
+            head = exchange.gateway.heads.response(buffer[:end])
+            rest = buffer[end:]
+            if isinstance(head, Problem):
+                exchange.instance_failed(self, head)
+                return
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._switch(head, rest)
+                return
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL:
+                exchange.instance_failed(self, Problem(Code.PH01, "a flood of 1xx answers"))
+                return
+            # RFC 9110 15.2: a client of HTTP/1.0 knows no 1xx; a 100 is for who asked.
+            if exchange.head.minor and (head.status != 100 or exchange.head.expects_continue):
+                exchange.edge.transport.write(self._informal(head))
+            buffer = rest
+            if not buffer:
+                self._buffer = b""
+                return
+        self._buffer = b""
+        if not exchange.retry_on(self, head):
+            self._answer(head, rest)
+
+    def _informal(self, head: ResponseHead) -> bytes:
+        return response_head(head, length=None, session_id=None, request_id=self._exchange.request_id, close=False)
+
+    def _switch(self, head: ResponseHead, rest: bytes) -> None:
+        exchange = self._exchange
+        if not exchange.head.upgrade or not head.upgrade:
+            exchange.instance_failed(self, Problem(Code.PH05, "a 101 that was not asked for"))
+        else:
+            exchange.upgraded(self, self._informal(head) + rest)
+
+    def _answer(self, head: ResponseHead, rest: bytes) -> None:
+        """The final head: teach, write, go on to the body."""
+        exchange = self._exchange
+        method = exchange.head.method
+        length = head.body_length(method)
+        self.is_stream = length != 0 and head.values.get(b"content-type", b"")[:17].lower() == b"text/event-stream"
+        self.reusable = head.keep_alive and length != UNTIL_CLOSE
+        taught = exchange.learned(self, head)
+        self._rewriter, self._learner = taught.rewriter, taught.learner
+        out = length
+        if taught.rewriter is not None or length == UNTIL_CLOSE or (length == CHUNKED and not exchange.head.minor):
+            out = self._encode = CHUNKED if exchange.head.minor else UNTIL_CLOSE
+        if self.is_stream and method == b"POST" and (rpc_id := exchange.rpc_id()):
+            self._tail = EventTail(rpc_id)
+        self._inspects = bool(self._encode or self._learner or self._tail)
+        headless = length == 0 and (method == b"HEAD" or head.status in (204, 304))
+        keep_alive = exchange.keeps_alive() and out != UNTIL_CLOSE
+        written = response_head(
+            head,
+            length=None if headless else out,
+            session_id=taught.session_id,
+            request_id=exchange.request_id,
+            close=not keep_alive,
+            extra=taught.extra,
+        )
+        exchange.answered(self, head.status, keep_alive)
+        self._body = body(length)
+        if taught.store is not None:
+            self._store(taught.store)
+        elif self._learner is not None and self._learner.withholds:
+            self._held = []
+        if length == 0:
+            self._write(written)
+            self._ended(clean=not rest)
+        elif not rest or self._inspects or self._held is not None:
+            self._write(written)
+            if rest:
+                self.data(rest)
+        else:
+            self._first(written, rest, self._body)
+
+    def _first(self, written: bytes, rest: bytes, body: Body) -> None:
+        """Head and the beginning of the body in one write: most answers fit in a packet."""
+        try:
+            taken = body.feed(rest)
+        except FramingFault as fault:
+            self._write(written)
+            self._broken(f"its body is malformed: {fault}")
+            return
+        self._last = rest[-8:]
+        whole = taken == len(rest)
+        self._exchange.edge.transport.write(written + (rest if whole else rest[:taken]))
+        if body.done:
+            self._ended(clean=whole)
+
+    # --- body ----------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        if self._held is not None:
+            self._held.append(data)
+        elif data:
+            self._exchange.edge.transport.write(data)
+
+    def _inspect(self, payload: bytes, raw: bytes, body: Body) -> bytes:
+        """Look at the payload on its way; returns what is to be written for it."""
+        if self._tail is not None and payload:
+            self._tail.note(payload)
+        if self._learner is not None:
+            self._teach(self._learner, payload, body.done)
+        if not self._encode:
+            self._last = raw if len(raw) < 256 else raw[-8:]
+            return raw
+        if self._rewriter is not None:
+            payload = self._rewriter.feed(payload)
+            if self._rewriter.done and body.at_boundary:
+                self._rewriter = None
+                out = self._frame(payload)
+                if isinstance(body, ChunkedBody) and self._encode == CHUNKED:
+                    # From here on the framing may stay what it is.
+                    self._encode = 0
+                    self._inspects = self._tail is not None
+                    self._last = out
+                return out
+        out = self._frame(payload)
+        return out + self._closing() if body.done else out
+
+    def _frame(self, payload: bytes) -> bytes:
+        if not payload:
+            return b""
+        self._last = payload[-8:]
+        return payload if self._encode == UNTIL_CLOSE else b"%x\r\n%b\r\n" % (len(payload), payload)
+
+    def _closing(self) -> bytes:
+        rest = self._rewriter.end() if self._rewriter is not None else b""
+        return self._frame(rest) + (LAST_CHUNK if self._encode == CHUNKED else b"")
+
+    def _teach(self, learner: Learner, payload: bytes, done: bool) -> None:
+        """Show the payload to the learner; what it learned is stored before the client hears of it."""
+        lesson = learner.note(payload, done)
+        if lesson is not None:
+            self._learner = None
+            self._store(self._exchange.remember(lesson))
+        elif learner.over:
+            self._learner = None
+            self._flush()
+
+    def _store(self, store: Coroutine[object, object, Problem | None]) -> None:
+        self._storing = True
+        if self._held is None:
+            self._held = []
+        self.upstream.transport.pause_reading()
+        self._exchange.gateway.spawn(self._stored(store))
+
+    async def _stored(self, store: Coroutine[object, object, Problem | None]) -> None:
+        problem = await store
+        self._storing = False
+        if self._exchange.over:
+            return
+        if problem is not None:
+            self._held = None
+            self._exchange.instance_failed(self, problem)
+            return
+        self._flush()
+        if self._on_flush is not None:
+            self._on_flush()
+        elif not self._exchange.edge.write_paused_s:
+            self.upstream.transport.resume_reading()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, None
+        if held:
+            self._exchange.edge.transport.write(b"".join(held))
+
+    # --- end -----------------------------------------------------------------------
+
+    def _ended(self, *, clean: bool) -> None:
+        """The answer is complete. `clean`: nothing followed it, so that its connection may be used again."""
+        if self._storing:
+            self._on_flush = lambda: self._exchange.completed(self, clean)
+            return
+        if self._held is not None:
+            self._flush()
+        self._exchange.completed(self, clean)
+
+    def _broken(self, how: str) -> None:
+        """The answer breaks off: end it so that it cannot be taken for a complete one."""
+        if self._storing:
+            self._on_flush = lambda: self._broken(how)
+            return
+        exchange = self._exchange
+        problem = exchange.problem(Code.PU05, f"the instance broke off its answer: {how}")
+        if self._held is not None:
+            self._flush()
+        told = self._tail is not None and self._say_broken(self._tail, problem)
+        exchange.broken(self, problem, told)
+
+    def _say_broken(self, tail: EventTail, problem: Problem) -> bool:
+        """End a POST's event stream by a JSON-RPC error, so that its caller does not wait for its own timeout.
+
+        False when the answer had already passed, or when the framing does not let an event in.
+        """
+        if tail.answered:
+            return False
+        body, encode = self._body, self._encode
+        filler: bytes | None = b""
+        if not encode:
+            if not isinstance(body, ChunkedBody):
+                return False
+            encode, filler = CHUNKED, body.filler()
+        if filler is None:
+            return False
+        event = error_event(tail.rpc_id, problem, self._exchange.request_id.decode(), bool(filler) or tail.mid_event)
+        last = b"%x\r\n%b\r\n%b" % (len(event), event, LAST_CHUNK) if encode == CHUNKED else event
+        self._exchange.edge.transport.write(filler + last)
+        return True
+
+    def sweep(self) -> None:
+        """Once a second, for event streams: a comment keeps a silent one alive, between events and nowhere else."""
+        self._quiet += 1
+        if self._quiet < QUIET_SWEEPS or self._held is not None or self._exchange.edge.write_paused_s:
+            return
+        if self._encode:
+            ready = self._last.endswith(_EVENT_ENDS)
+        else:
+            ready = self._body is not None and self._body.at_boundary and self._last.endswith(_CHUNK_EVENT_ENDS)
+        if ready:
+            self._quiet = 0
+            self._exchange.edge.transport.write(COMMENT if self._encode == UNTIL_CLOSE else _COMMENT_CHUNK)

@@ -1,0 +1,88 @@
+"""The slow path: the Starlette application behind the public listener.
+
+It is given the exchanges that must wait: for a pin from the pin store, for an instance to wake, for a free slot. It
+awaits, lets the exchange decide again, and hands it back; it never touches a byte of request or answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+
+from gateway.core.ask import LookUpPin
+from gateway.core.model import App, Forward, Instance, Kind, Pin, Refuse, Wait, Wake
+from gateway.core.problems import Code, Problem
+from gateway.data.exchange import Exchange
+from gateway.data.punt import EXTENSION
+from gateway.data.routing import Step
+from gateway.log.base import LogUnavailable
+
+
+class Waking(Protocol):
+    async def ensure(self, app: App, instance: Instance) -> Instance | Problem:
+        """Make the instance run; the instance as it runs, or why it does not."""
+
+
+class Queueing(Protocol):
+    async def wait(self, app: App, deadline_s: float) -> Problem | None:
+        """Wait for a free slot."""
+
+
+class FindingPins(Protocol):
+    async def get(self, app: str, kind: str, key: bytes) -> Pin | None:
+        """The pin of a key; raises LogUnavailable."""
+
+
+class SlowPath:
+    """The ASGI endpoint for every punted exchange."""
+
+    def __init__(self, waker: Waking, slots: Queueing, pins: FindingPins) -> None:
+        self._waker = waker
+        self._slots = slots
+        self._pins = pins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["extensions"][EXTENSION]
+        step, table = exchange.step, exchange.routing.table
+        assert step is not None
+        assert table is not None
+        deadline_s = asyncio.get_running_loop().time() + table.app.wake_timeout_s
+        while isinstance(step, LookUpPin | Wake | Wait):
+            if isinstance(step, LookUpPin):
+                step = await self._look_up(exchange, step)
+            elif isinstance(step, Wake):
+                step = await self._wake(exchange, table.app, step)
+            else:
+                problem = await self._slots.wait(table.app, deadline_s)
+                step = exchange.routing.decide() if problem is None else Refuse(problem)
+        exchange.go(step)
+
+    async def _look_up(self, exchange: Exchange, step: LookUpPin) -> Step:
+        app = exchange.routing.app
+        try:
+            pin = await self._pins.get(app, step.kind, step.key)
+        except LogUnavailable as error:
+            if step.kind is Kind.IN_SESSION:
+                return Refuse(Problem(Code.PG04, f"the pin store cannot be read: {error}", app, "", 1))
+            # Tasks and retries then go by their principal, as they would before the pin was made.
+            pin = None
+        return exchange.routing.found(pin)
+
+    async def _wake(self, exchange: Exchange, app: App, step: Wake) -> Step:
+        woken = await self._waker.ensure(app, step.instance)
+        if isinstance(woken, Problem):
+            return Refuse(woken)
+        hard = app.concurrency.hard
+        if hard is None or exchange.gateway.loads.hard_load(woken) < hard:
+            # Who waited for this instance goes to it; deciding anew could send it on to wake the next one.
+            return Forward(woken, step.rule)
+        return exchange.routing.decide()
+
+
+def application(waker: Waking, slots: Queueing, pins: FindingPins) -> Starlette:
+    """The application that uvicorn and the edge are given."""
+    return Starlette(routes=[Mount("/", app=SlowPath(waker, slots, pins))])
