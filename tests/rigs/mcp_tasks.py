@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -74,7 +75,7 @@ class Tasks(Extension):
 
     @staticmethod
     def _state(task: str, status: str) -> dict[str, object]:
-        stamp = "2026-07-28T00:00:00Z"
+        stamp = datetime.now(UTC).isoformat()
         return {
             "taskId": task, "status": status, "createdAt": stamp, "lastUpdatedAt": stamp, "ttlMs": 60_000,
             "pollIntervalMs": 50,

