@@ -113,3 +113,9 @@ def test_help_shows_how_it_is_used(arguments: list[str]) -> None:
     assert result.exit_code == 0
     assert "moorage" in result.stdout
     assert not arguments or "Example" in result.stdout
+
+
+def test_the_version_is_printed() -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("moorage 0.")
