@@ -212,7 +212,9 @@ TABLE: dict[Code, Row] = {
     Code.PM03: Row(503, "Instance not awake in time", "Repeat the request, or raise `wake_timeout`."),
     Code.PM05: Row(503, "Started instance not reachable", "Check that the app listens on the port it is given."),
     Code.PM07: Row(503, "Instance's state could not be changed", "Look at the agent's log."),
-    Code.PM08: Row(503, "Instance may not be started", "Start it: `moorage wake`, or set `auto_start`."),
+    Code.PM08: Row(
+        503, "Instance may not be started", "Start it through the admin API, or let the app's `auto_start` be true."
+    ),
     Code.PM09: Row(503, "Instance in an unknown state", "Look at `moorage ps` and at the instance's owner."),
     Code.PM10: Row(503, "Start cancelled", _AGAIN),
     Code.PM11: Row(503, "Instance was stopped just now", _AGAIN),
