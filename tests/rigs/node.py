@@ -54,9 +54,9 @@ async def script(name: str, config: Mapping[str, Any], within_s: float = 240.0) 
     return json.loads(await _run([program("node"), name], json.dumps(config), within_s))
 
 
-async def run_ts_fleet(plan: Plan, within_s: float = 240.0) -> Outcome:
-    """The fleet of `plan` with the TypeScript SDK 1.x."""
-    result = await script("ts_fleet.mjs", asdict(plan), within_s)
+async def run_ts_fleet(plan: Plan, generation: int = 1, within_s: float = 240.0) -> Outcome:
+    """The fleet of `plan` with the TypeScript SDK: 1 is `@modelcontextprotocol/sdk`, 2 its successor's client."""
+    result = await script("ts_fleet.mjs", {**asdict(plan), "generation": generation}, within_s)
     return Outcome([Session(**session) for session in result["sessions"]])
 
 

@@ -1,22 +1,17 @@
-// A fleet of the official TypeScript client (SDK 1.x): the same plan as py_fleet.py, JSON in on stdin, JSON out.
+// A fleet of the official TypeScript client: the same plan as py_fleet.py, JSON in on stdin, JSON out.
+// `generation` 1 is @modelcontextprotocol/sdk, 2 is @modelcontextprotocol/client in its default (2025) mode.
 
-import { Client } from '@modelcontextprotocol/sdk/client/index.js';
-import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
-import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import {
-  CreateMessageRequestSchema,
-  ElicitRequestSchema,
-  ResourceUpdatedNotificationSchema,
-} from '@modelcontextprotocol/sdk/types.js';
 import { detour, plan as readPlan, seeded, shuffled, sleep } from './detour.mjs';
+import { sdk } from './sdk.mjs';
 
 const STEP_MS = 30_000;
 const NOTICE_MS = 10_000;
 const AGAIN_MS = 100;
 
 class Caller {
-  constructor(plan, index) {
+  constructor(plan, index, sdk) {
     this.plan = plan;
+    this.sdk = sdk;
     this.patienceMs = (plan.patience_s ?? 0) * 1000;
     this.random = seeded(`${plan.seed}/${plan.name}/${index}`);
     this.mine = `${plan.name}-${index}`;
@@ -31,26 +26,29 @@ class Caller {
   transport() {
     const url = new URL(this.plan.urls[0]);
     const options = { fetch: detour(this.plan.urls, this.patienceMs) };
+    const { SSEClientTransport, StreamableHTTPClientTransport } = this.sdk;
     return this.plan.transport === 'sse'
       ? new SSEClientTransport(url, options)
       : new StreamableHTTPClientTransport(url, options);
   }
 
   async run() {
-    const client = new Client(
+    const client = new this.sdk.Client(
       { name: this.mine, version: '1' },
       { capabilities: { sampling: {}, elicitation: { form: {} } } },
     );
-    client.setRequestHandler(CreateMessageRequestSchema, async ({ params }) => {
-      this.session.asks += 1;
-      const text = `model says ${params.messages[0].content.text}`;
-      return { role: 'assistant', model: 'rig', content: { type: 'text', text } };
+    this.sdk.handle(client, {
+      sample: async ({ params }) => {
+        this.session.asks += 1;
+        const text = `model says ${params.messages[0].content.text}`;
+        return { role: 'assistant', model: 'rig', content: { type: 'text', text } };
+      },
+      elicit: async ({ params }) => {
+        this.session.asks += 1;
+        return { action: 'accept', content: { word: `user says ${params.message}` } };
+      },
+      updated: ({ params }) => this.noticed(params.uri),
     });
-    client.setRequestHandler(ElicitRequestSchema, async ({ params }) => {
-      this.session.asks += 1;
-      return { action: 'accept', content: { word: `user says ${params.message}` } };
-    });
-    client.setNotificationHandler(ResourceUpdatedNotificationSchema, ({ params }) => this.noticed(params.uri));
     const transport = this.transport();
     try {
       await client.connect(transport, { timeout: STEP_MS });
@@ -147,7 +145,7 @@ class Caller {
       const timeout = this.patienceMs ? 5000 : STEP_MS;
       let result;
       try {
-        result = await client.callTool({ name, arguments: { nonce, ...args } }, undefined, { timeout });
+        result = await this.sdk.callTool(client, { name, arguments: { nonce, ...args } }, { timeout });
       } catch (error) {
         if (this.lost(error) && Date.now() < giveUp) {
           this.session.lost += 1;
@@ -172,8 +170,9 @@ class Caller {
 }
 
 const plan = await readPlan();
+const generation = await sdk(plan.generation);
 const sessions = await Promise.all(
-  Array.from({ length: plan.sessions }, (_, index) => new Caller(plan, index).run()),
+  Array.from({ length: plan.sessions }, (_, index) => new Caller(plan, index, generation).run()),
 );
 console.log(JSON.stringify({ sessions }));
 process.exit(0);
