@@ -96,8 +96,7 @@ class _Purpose:
         by_id: dict[int, list[hashlib.blake2b]] = {}
         for secret in secrets:
             key = hashlib.blake2b(secret, digest_size=32, person=person).digest()
-            key_id = hashlib.blake2b(key, digest_size=1, person=b"moorage-key-id").digest()[0]
-            by_id.setdefault(key_id, []).append(hashlib.blake2b(key=key, digest_size=_MAC_BYTES))
+            by_id.setdefault(_key_id(key), []).append(hashlib.blake2b(key=key, digest_size=_MAC_BYTES))
         self._by_id = {key_id: tuple(macs) for key_id, macs in by_id.items()}
         self._key_id = next(iter(self._by_id))
         self._seal_mac = self._by_id[self._key_id][0]
@@ -129,6 +128,10 @@ class _Purpose:
             if hmac.compare_digest(mac.digest(), said):
                 return head
         return SealFault.FORGED
+
+
+def _key_id(key: bytes) -> int:
+    return hashlib.blake2b(key, digest_size=1, person=b"moorage-key-id").digest()[0]
 
 
 def _framed(head: bytes, app: str, principal: bytes, tail: bytes) -> bytes:
