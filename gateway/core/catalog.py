@@ -86,7 +86,7 @@ class Catalog:
         self._quarantined = Quarantined()
         self._sweeps: dict[str, int] = {}
         self._digests: dict[str, int] = {}
-        self._live = dict.fromkeys(RecordKind, 0)
+        self._live: dict[str, dict[RecordKind, int]] = {}
         self._tombstones = 0
         self._subscribers: dict[object, Callable[[str], None]] = {}
 
@@ -135,7 +135,7 @@ class Catalog:
 
     def records(self, source: str | None = None) -> Iterator[Record]:
         """All current records, tombstones too; of one log or of all."""
-        for stored in self._all():
+        for _, stored in self._keyed():
             if source is None or stored.source == source:
                 yield _decoded(stored)
 
@@ -146,7 +146,7 @@ class Catalog:
         return f"{sum(parts) % 2 ** (8 * DIGEST_BYTES):032x}"
 
     def counts(self) -> Counts:
-        live = self._live
+        live = {kind: sum(counts[kind] for counts in self._live.values()) for kind in RecordKind}
         return Counts(
             live[RecordKind.APP],
             live[RecordKind.INSTANCE],
@@ -154,6 +154,14 @@ class Catalog:
             self._tombstones,
             len(self._quarantined),
         )
+
+    def live_count(self, source: str) -> int:
+        """The records of one log, without tombstones."""
+        return sum(self._live.get(source, {}).values())
+
+    def is_tombstone(self, key: str) -> bool:
+        stored = self._stored(key)
+        return stored is not None and stored.deleted
 
     def quarantined(self) -> tuple[Quarantine, ...]:
         """The records that could not be used, oldest first, at most 1000."""
@@ -269,7 +277,10 @@ class Catalog:
             if stored.deleted:
                 self._tombstones += sign
             else:
-                self._live[kind] += sign
+                live = self._live.get(stored.source)
+                if live is None:
+                    live = self._live[stored.source] = dict.fromkeys(RecordKind, 0)
+                live[kind] += sign
                 digest = int.from_bytes(blake2b(stored.raw, digest_size=DIGEST_BYTES).digest(), "big")
                 self._digests[stored.source] = self._digests.get(stored.source, 0) + sign * digest
 
@@ -301,9 +312,9 @@ class Catalog:
         """Forget these records as if they had never come; answers how many there were."""
         return sum(self._drop(key) for key in keys)
 
-    def purge_tombstones(self, before_s: float) -> list[Record]:
-        """Forget the tombstones made before `before_s` (Unix time) and return them, to be purged from their log."""
-        records = [_decoded(stored) for stored in list(self._all()) if stored.deleted]
+    def purge_tombstones(self, before_s: float, source: str) -> list[Record]:
+        """Forget a log's tombstones made before `before_s` (Unix time) and return them, to be purged there too."""
+        records = [_decoded(stored) for _, stored in self._keyed() if stored.deleted and stored.source == source]
         old = [record for record in records if deleted_at_s(record) < before_s]
         self.drop(record.key for record in old)
         return old
@@ -358,9 +369,6 @@ class Catalog:
                 yield f"instance/{slot.name}/{identity}", stored
         for identity, stored in list(self._gateways.items()):
             yield f"gateway/{identity}", stored
-
-    def _all(self) -> Iterator[Stored]:
-        return (stored for _, stored in self._keyed())
 
 
 def deleted_at_s(record: Record) -> float:
