@@ -28,8 +28,8 @@ class Waking(Protocol):
 
 
 class Queueing(Protocol):
-    async def wait(self, app: App, deadline_s: float) -> Problem | None:
-        """Wait for a free slot."""
+    async def wait(self, app: App, instance: str, deadline_s: float) -> Problem | None:
+        """Wait for a free slot on this instance, or on any for an empty name."""
 
 
 class FindingPins(Protocol):
@@ -57,7 +57,8 @@ class SlowPath:
             elif isinstance(step, Wake):
                 step = await self._wake(exchange, table.app, step)
             else:
-                problem = await self._slots.wait(table.app, deadline_s)
+                wanted = step.instance.id if step.instance is not None else ""
+                problem = await self._slots.wait(table.app, wanted, deadline_s)
                 step = exchange.routing.decide() if problem is None else Refuse(problem)
         exchange.go(step)
 

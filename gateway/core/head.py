@@ -46,6 +46,7 @@ class RequestHead:
         "keep_alive",
         "kept",
         "length",
+        "memo",
         "method",
         "minor",
         "path",
@@ -80,6 +81,8 @@ class RequestHead:
     upgrade: bytes
     """The Upgrade field's value when the request asks to leave HTTP, else empty."""
     keep_alive: bool
+    memo: object
+    """Room for what was concluded from this head alone; no part of its value."""
 
     def get(self, name: bytes) -> bytes | None:
         """The value of a field by its lower-case name."""
@@ -212,6 +215,7 @@ def parse_request(raw: bytes, max_count: int = 100) -> RequestHead | Problem:
         return sorted_
     values = sorted_.values
     head = RequestHead()
+    head.memo = None
     method, target = line[1], line[2]
     head.method = method
     head.minor = 1 if line[3] == b"1" else 0

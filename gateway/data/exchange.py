@@ -425,7 +425,7 @@ class Exchange:
         else:
             load.requests -= 1
         assert self.instance is not None
-        self.gateway.loads.freed(self.instance.app)
+        self.gateway.loads.freed(self.instance.app, self.instance.id)
 
     def _finish(self) -> None:
         self.over = True

@@ -31,8 +31,8 @@ class Loads:
         self._rings = Rings()
         self.now_s = 0.0
         """The gateway's coarse clock."""
-        self.freed: Callable[[str], None] = lambda app: None
-        """Called with the app's name whenever an instance carries less."""
+        self.freed: Callable[[str, str], None] = lambda app, instance: None
+        """Called with app and instance whenever an instance carries less."""
 
     def of(self, app: str, instance: str) -> Load:
         """The counters of an instance; kept while it carries something."""

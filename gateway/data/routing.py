@@ -6,7 +6,7 @@ Joins the core's pure steps with what this gateway knows. Touches no bytes of th
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.ask import Asked, Lookup, LookUpPin, build_ask
 from gateway.core.classify import classify, classify_body, classify_unread
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 Step = Decision | LookUpPin
 """What is to be done next with a request."""
+
+
+class Memo(NamedTuple):
+    """What a session's head asks of an app: the same whenever the same head comes again."""
+
+    app: App
+    asked: Asked
 
 
 class Routing:
@@ -56,6 +63,10 @@ class Routing:
             where = head.host or "this host"
             return Refuse(Problem(Code.PB13, f"no app is served at {where} under this path"))
         app = table.app
+        memo = head.memo
+        if type(memo) is Memo and memo.app is app and not self.gateway.sessions.ended(memo.asked.ask.intent.token):
+            self.intent, self.asked = memo.asked.ask.intent, memo.asked
+            return self.decide()
         if head.repeated and app.key:
             for rule in app.key:
                 if rule.source is KeySource.HEADER and rule.name.encode() in head.repeated:
@@ -105,6 +116,9 @@ class Routing:
         if stream is not None and stream.gateway == gateway.boot and stream.number not in gateway.legacy:
             return Refuse(Problem(Code.PS04, "the SSE stream of this session has ended", table.app.name))
         self.asked = asked
+        if intent.kind is Kind.IN_SESSION and stored is Lookup.NOT_ASKED:
+            # A sealed id: nothing but the head went into this.
+            head.memo = Memo(table.app, asked)
         return self.decide()
 
     def decide(self) -> Decision:

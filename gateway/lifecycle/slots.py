@@ -1,4 +1,7 @@
-"""Requests that wait because every instance that will do is at its hard limit: first come, first served."""
+"""Requests that wait because every instance that will do is at its hard limit: first come, first served.
+
+Who waits for one instance (a pinned session) goes before who waits for any: only that instance will do.
+"""
 
 from __future__ import annotations
 
@@ -7,53 +10,68 @@ from collections import deque
 
 from gateway.core.model import App
 from gateway.core.problems import Code, Problem
+from gateway.lifecycle.holds import Holds
+
+ANY = ""
+"""The queue of those whom any instance of the app will do."""
 
 
 class Slots:
-    """The queues of one gateway, one per app, each bounded by the app's `wake_queue`."""
+    """The queues of one gateway. An app's `wake_queue` bounds what waits here and for its wakes together."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+    def __init__(self, holds: Holds) -> None:
+        self._holds = holds
+        self._queues: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
 
-    def waiting(self, app: str) -> int:
-        """How many requests wait."""
-        return len(self._waiting.get(app, ()))
-
-    async def wait(self, app: App, deadline_s: float) -> Problem | None:
-        """Return None when an instance of the app carries less; a problem when the queue is full or time is up.
+    async def wait(self, app: App, instance: str, deadline_s: float) -> Problem | None:
+        """Return None when the instance (or any, for ANY) carries less; a problem when the queue is full or time is up.
 
         Whoever returns decides anew, and may have to wait again: another request may have been faster.
         """
-        queue = self._waiting.setdefault(app.name, deque())
-        if len(queue) >= app.wake_queue:
-            return Problem(Code.PL02, f"{len(queue)} requests already wait for a free slot", app.name, "", 1)
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        queue.append(turn)
+        refusal = self._holds.enter(app)
+        if refusal is not None:
+            return refusal
+        key = (app.name, instance)
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(key, deque()).append(turn)
         got = False
         try:
             async with asyncio.timeout_at(deadline_s):
                 await turn
             got = True
         except TimeoutError:
-            return Problem(
-                Code.PR01, f"every instance stayed at its hard limit for {app.wake_timeout_s:g} s", app.name, "", 1
-            )
+            text = f"every instance that will do stayed at its hard limit for {app.wake_timeout_s:g} s"
+            return Problem(Code.PR01, text, app.name, instance, 1)
         finally:
-            if turn in queue:
+            self._holds.leave(app)
+            queue = self._queues.get(key)
+            if queue is not None and turn in queue:
                 queue.remove(turn)
+                if not queue:
+                    del self._queues[key]
             elif not got:
-                # The turn came in the moment the request left: it is the next one's.
-                self.freed(app.name)
-            if not queue:
-                self._waiting.pop(app.name, None)
+                # The turn came in the moment this request left: it is the next one's.
+                self.freed(app.name, instance)
         return None
 
-    def freed(self, app: str) -> None:
-        """An instance of the app carries less, or the table changed: the first in the queue tries again."""
-        queue = self._waiting.get(app)
+    def freed(self, app: str, instance: str) -> None:
+        """An instance of the app carries less: the first in its queue tries again, or the first of those for any."""
+        if self._queues and not self._wake(app, instance):
+            self._wake(app, ANY)
+
+    def changed(self, app: str) -> None:
+        """The app's table is another: everybody in its queues tries again."""
+        for key in [key for key in self._queues if key[0] == app]:
+            while self._wake(*key):
+                pass
+
+    def _wake(self, app: str, instance: str) -> bool:
+        queue = self._queues.get((app, instance))
         while queue:
             turn = queue.popleft()
+            if not queue:
+                del self._queues[app, instance]
             if not turn.done():
                 turn.set_result(None)
-                return
+                return True
+        return False
