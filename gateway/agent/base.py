@@ -76,18 +76,21 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong with which instance, in words for an operator."""
+    """What went wrong with which instance."""
 
     kind: FailureKind
     message: str
+    """One line that may reach a client: no paths of this host, no output of the app."""
+    detail: str = ""
+    """The rest, for operators: the path, the system's words, the last lines the instance printed."""
 
 
 class DriverError(Exception):
     """A driver could not do what it was asked to; nothing of the instance is left running by the attempt."""
 
-    def __init__(self, kind: FailureKind, message: str) -> None:
-        super().__init__(message)
-        self.failure = Failure(kind, message)
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(": ".join(filter(None, (failure.message, failure.detail))))
+        self.failure = failure
 
 
 # --- driver ----------------------------------------------------------------------------
@@ -121,6 +124,7 @@ class Driver(Protocol):
         """Start it and return where it will listen; it need not listen yet.
 
         Idempotent for one incarnation: the address of what runs is returned. `incarnation` reaches the instance.
+        Two concurrent starts of one key are the agent's to prevent.
 
         Raises:
             DriverError: it does not run; or another incarnation of it does, which is left as it is.
@@ -227,11 +231,13 @@ class Listed:
     """One owned instance, for operators."""
 
     instance: Instance
-    driver: str
     reason: str = ""
     """Why it is not running, when it failed; or which check fails."""
     retry_after_s: float = 0.0
     detail: str = ""
+    """The driver's own name for it."""
+    output: str = ""
+    """The last lines it printed."""
 
 
 class AgentApi(Protocol):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from gateway.agent.output import Lines
 
@@ -38,9 +38,9 @@ class Child(asyncio.SubprocessProtocol):
     # --- what the event loop reports ---------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
-        pid = transport.get_pid()
+        # A cast, because uvloop's transport has the interface but not the base class.
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+        pid = self._transport.get_pid()
         assert pid is not None
         self.pid = pid
 

@@ -64,18 +64,18 @@ async def until_ready(
 ) -> Ready | Failure:
     """Return when the port is open and every check has passed once, or with the last thing that was wrong."""
     began_s = time.monotonic()
-    said = (
-        f"{key} did not listen on {address} within {limit_s:g} s; it must listen on the port given as {{port}} or PORT"
-    )
-    failure = Failure(FailureKind.NEVER_LISTENED, said)
+    said = f"{key} did not listen on its port within {limit_s:.3g} s"
+    hint = f"nothing answers at {address}; the command must listen on the port given as {{port}} or PORT"
+    failure = Failure(FailureKind.NEVER_LISTENED, said, hint)
     try:
         async with asyncio.timeout(limit_s):
             while not await listens(address):
                 await _pause(began_s)
             for check in checks:
+                said = f"{key} listens, but its checks did not pass within {limit_s:.3g} s"
+                failure = Failure(FailureKind.CHECK_FAILED, said, f"GET {check.path} was not answered")
                 while isinstance(result := await run_check(address, check, client), NotPassed):
-                    said = f"{key} listens on {address}, but is not ready after {limit_s:g} s: {result.reason}"
-                    failure = Failure(FailureKind.CHECK_FAILED, said)
+                    failure = Failure(FailureKind.CHECK_FAILED, said, result.reason)
                     await _pause(began_s)
     except TimeoutError:
         return failure

@@ -56,11 +56,11 @@ class _Run:
         if status == 0:
             return None
         tail = self.child.lines.tail()
-        said = f"; its last output:\n{tail}" if tail else "; it printed nothing"
+        detail = f"its last output:\n{tail}" if tail else "it printed nothing"
         if any(words in tail.lower() for words in _PORT_TAKEN_WORDS) or in_use(self.address.port):
-            text = f"{self.spec.key} could not listen on {self.address}, which is taken"
-            return Failure(FailureKind.PORT_TAKEN, text + said)
-        return Failure(FailureKind.EXITED, f"{self.spec.key} {describe_status(status)}{said}")
+            text = f"{self.spec.key} could not listen on port {self.address.port}, which is taken"
+            return Failure(FailureKind.PORT_TAKEN, text, detail)
+        return Failure(FailureKind.EXITED, f"{self.spec.key} {describe_status(status)}", detail)
 
 
 class ProcessDriver:
@@ -93,13 +93,12 @@ class ProcessDriver:
         return self._leash
 
     async def start(self, spec: Spec, incarnation: str) -> Address:
-        """See `Driver.start`. Two concurrent starts of one key are the agent's to prevent."""
         run = self._runs.get(spec.key)
         if run is not None and not run.child.ended.is_set():
             if run.incarnation == incarnation:
                 return run.address
             text = f"{spec.key} still runs as incarnation {run.incarnation}; stop it before {incarnation} is started"
-            raise DriverError(FailureKind.REFUSED, text)
+            raise DriverError(Failure(FailureKind.REFUSED, text))
         address = self._choose_address(spec)
         environ = instance_environ(spec.key.app, spec.key.id, spec.region, incarnation, address.port, spec.env)
         environ["MOORAGE_LEASH"] = self._leash.mark(incarnation)
@@ -155,7 +154,7 @@ class ProcessDriver:
         try:
             return Address(LOOPBACK, free_port(taken, self._rng))
         except OSError as error:
-            raise DriverError(FailureKind.REFUSED, f"{spec.key}: no free port: {error}") from error
+            raise DriverError(Failure(FailureKind.REFUSED, f"{spec.key}: no port is free", str(error))) from error
 
     async def _spawn(self, spec: Spec, executable: str, arguments: Sequence[str], environ: dict[str, str]) -> Child:
         lines = Lines(spec.key, self._output, self._clock_s)
@@ -173,7 +172,7 @@ class ProcessDriver:
                 start_new_session=True,
             )
         except OSError as error:
-            raise DriverError(*explain_exec(spec, executable, error)) from error
+            raise DriverError(explain_exec(spec.key, executable, error)) from error
         return child
 
     def _on_end(self, child: Child) -> None:
@@ -196,32 +195,33 @@ def find_executable(spec: Spec, command: str, search_path: str) -> str:
         DriverError: no such directory, no such command, or not executable.
     """
     if spec.cwd is not None and not spec.cwd.is_dir():
-        raise DriverError(FailureKind.CWD_MISSING, f"{spec.key}: its cwd {str(spec.cwd)!r} is not a directory")
+        raise DriverError(Failure(FailureKind.CWD_MISSING, f"{spec.key}: its cwd is not a directory", str(spec.cwd)))
     # As the shell does: a word with a slash is a path (from cwd), any other is searched for.
-    if "/" in command:
-        path = (spec.cwd or Path.cwd()) / command
-        if not path.is_file():
-            raise DriverError(FailureKind.COMMAND_NOT_FOUND, f"{spec.key}: its command {str(path)!r} does not exist")
-        if not os.access(path, os.X_OK):
-            raise DriverError(FailureKind.NOT_EXECUTABLE, f"{spec.key}: its command {str(path)!r} is not executable")
-        return str(path)
-    found = shutil.which(command, path=search_path)
-    if found is None:
-        text = f"{spec.key}: its command {command!r} is not in PATH ({search_path})"
-        raise DriverError(FailureKind.COMMAND_NOT_FOUND, text)
-    return str(Path(found).absolute())
+    if "/" not in command:
+        found = shutil.which(command, path=search_path)
+        if found is None:
+            detail = f"{command!r} is not in PATH ({search_path})"
+            raise DriverError(Failure(FailureKind.COMMAND_NOT_FOUND, f"{spec.key}: its command was not found", detail))
+        return str(Path(found).absolute())
+    path = (spec.cwd or Path.cwd()) / command
+    if not path.is_file():
+        raise DriverError(Failure(FailureKind.COMMAND_NOT_FOUND, f"{spec.key}: its command was not found", str(path)))
+    if not os.access(path, os.X_OK):
+        raise DriverError(Failure(FailureKind.NOT_EXECUTABLE, f"{spec.key}: its command is not executable", str(path)))
+    return str(path)
 
 
-def explain_exec(spec: Spec, executable: str, error: OSError) -> tuple[FailureKind, str]:
+def explain_exec(key: InstanceKey, executable: str, error: OSError) -> Failure:
     """Name what the kernel said when it would not execute an existing file."""
     match error.errno:
         case errno.ENOENT:
-            text = f"{spec.key}: {executable!r} cannot run because the interpreter in its first line does not exist"
-            return FailureKind.NOT_EXECUTABLE, text
+            detail = f"the interpreter in the first line of {executable} does not exist"
+            return Failure(FailureKind.NOT_EXECUTABLE, f"{key}: its command is not executable", detail)
         case errno.EACCES | errno.EPERM | errno.ENOEXEC | errno.EISDIR:
-            return FailureKind.NOT_EXECUTABLE, f"{spec.key}: {executable!r} cannot be executed: {error.strerror}"
+            detail = f"{executable}: {error.strerror}"
+            return Failure(FailureKind.NOT_EXECUTABLE, f"{key}: its command is not executable", detail)
         case _:
-            return FailureKind.REFUSED, f"{spec.key}: the system would not start {executable!r}: {error}"
+            return Failure(FailureKind.REFUSED, f"{key}: the system would not start it", f"{executable}: {error}")
 
 
 def describe_status(status: int | None) -> str:

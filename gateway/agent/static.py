@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from gateway.agent.base import DriverError, FailureKind, InstanceKey, Observed, Spec
+from gateway.agent.base import DriverError, Failure, FailureKind, InstanceKey, Observed, Spec
 from gateway.core.model import Address
 
 
@@ -24,11 +24,11 @@ class StaticDriver:
 
     async def start(self, spec: Spec, incarnation: str) -> Address:
         if spec.address is None:
-            raise DriverError(FailureKind.NOT_STARTABLE, f"{spec.key} has no address")
+            raise DriverError(Failure(FailureKind.NOT_STARTABLE, f"{spec.key} has no address"))
         known = self._known.get(spec.key)
         if known is not None and known.incarnation != incarnation:
             text = f"{spec.key} is known as incarnation {known.incarnation}; stop it before {incarnation} is started"
-            raise DriverError(FailureKind.REFUSED, text)
+            raise DriverError(Failure(FailureKind.REFUSED, text))
         self._known[spec.key] = Observed(spec.key, incarnation, running=True, address=spec.address, detail="address")
         return spec.address
 
