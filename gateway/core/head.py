@@ -231,7 +231,8 @@ def parse_request(raw: bytes, max_count: int = 100) -> RequestHead | Problem:
     head.repeated = frozenset(sorted_.repeated)
     kept = sorted_.kept
     head.kept = b"\r\n".join(kept) + b"\r\n" if kept else b""
-    head.keep_alive = _keep_alive(connection, head.minor)
+    # An HTTP/1.0 client that asks for keep-alive is answered and closed: it is rare, and half of it is ambiguous.
+    head.keep_alive = bool(head.minor) and b"close" not in connection
     expect = values.get(b"expect")
     # RFC 9110 10.1.1: an HTTP/1.0 client's 100-continue is ignored.
     head.expects_continue = expect is not None and expect.lower() == b"100-continue" and head.minor == 1

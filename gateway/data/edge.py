@@ -183,12 +183,12 @@ class Edge(asyncio.Protocol):
     # --- for the exchange ------------------------------------------------------------
 
     def pause_reading(self) -> None:
-        if not self._read_paused:
+        if not self._read_paused and not self.transport.is_closing():
             self._read_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._read_paused and len(self.buffer) <= AHEAD_BYTES:
+        if self._read_paused and len(self.buffer) <= AHEAD_BYTES and not self.transport.is_closing():
             self._read_paused = False
             self.transport.resume_reading()
 

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from gateway.core.framing import FramingFault
 from gateway.core.head import RequestHead
-from gateway.core.headers import request_head, request_lines
 from gateway.core.jsonrpc import peek_id
-from gateway.core.model import AppProtocol, Dialect, Forward, Instance, Kind, Refuse
-from gateway.core.problems import Code, Problem
-from gateway.core.target import target
+from gateway.core.model import Dialect, Forward, Refuse
+from gateway.core.problems import Code, Problem, status
 from gateway.data import punt
+from gateway.data.attempts import Attempts
 from gateway.data.intake import HELD_BYTES, PEEK_BYTES, Intake
-from gateway.data.relay import Relay
 from gateway.data.responses import CONTINUE, error_response
 from gateway.data.routing import Routing, Step
 from gateway.data.teach import teach
@@ -32,38 +30,30 @@ if TYPE_CHECKING:
     from gateway.core.head import ResponseHead
     from gateway.core.learn import Learned
     from gateway.data.edge import Edge
-    from gateway.data.load import Load
-    from gateway.data.relay import Taught
-    from gateway.data.upstream import Upstream
-
-MAX_ATTEMPTS = 20
-"""Fly tries up to 90 times; a bound that a person would still wait for."""
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
-"""RFC 9110 9.2.2."""
+    from gateway.data.relay import Relay, Taught
+    from gateway.data.sessions import Session
 
 
 class Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_attempts",
-        "_continued",
         "_keep_alive",
-        "_load",
         "_punt",
         "_rpc_id",
-        "_sent",
         "_status",
+        "_stream",
         "_waits_for_body",
+        "attempts",
         "body",
+        "continued",
         "edge",
         "gateway",
         "head",
-        "instance",
         "over",
-        "relay",
         "request_id",
         "routing",
+        "session",
         "step",
         "stream_number",
     )
@@ -77,24 +67,26 @@ class Exchange:
         self.routing = Routing(self.gateway, head, edge.peer)
         self.step: Step | None = None
         """What a punted exchange waits for."""
-        self.instance: Instance | None = None
-        self.relay: Relay | None = None
+        self.attempts = Attempts(self)
+        self.session: Session | None = None
+        """The listed session that this request belongs to."""
         self.stream_number = 0
         """Of the 2024-11-05 stream that this exchange is; 0 for none."""
         self.over = False
         self._waits_for_body = False
-        self._sent = False
-        self._continued = False
+        self.continued = False
         """The gateway itself asked the client for the body."""
-        self._attempts = 0
-        self._load: Load | None = None
         self._keep_alive = False
         self._status = 0
+        self._stream: Relay | None = None
+        """The relay, once its answer is an event stream."""
         self._punt: Task[None] | None = None
         self._rpc_id: bytes | None = None
 
     def __repr__(self) -> str:
-        state = "OVER" if self.over else "ANSWERING" if self._status else "SENT" if self._sent else "ROUTING"
+        state = (
+            "OVER" if self.over else "ANSWERING" if self._status else "SENT" if self.attempts.upstream else "ROUTING"
+        )
         return f"<Exchange {self.request_id.decode()} {state}>"
 
     # --- the request's body ----------------------------------------------------------
@@ -106,7 +98,6 @@ class Exchange:
             piece = body.feed(data)
         except FramingFault as fault:
             self.refuse(self.problem(Code.PB04, f"the request body is malformed: {fault}"))
-            edge.abort()
             return len(data)
         if self.over:
             return len(piece)
@@ -118,8 +109,9 @@ class Exchange:
             edge.no_deadline()
         else:
             edge.await_body()
-        if self._sent and self.relay is not None:
-            self.relay.upstream.transport.write(piece)
+        upstream = self.attempts.upstream
+        if upstream is not None:
+            upstream.transport.write(piece)
             body.sent()
         elif self._waits_for_body:
             if body.done or body.size > PEEK_BYTES:
@@ -143,7 +135,7 @@ class Exchange:
         else:
             self._waits_for_body = True
             if self.head.expects_continue:
-                self._continued = True
+                self.continued = True
                 self.edge.transport.write(CONTINUE)
 
     def _look_inside(self) -> None:
@@ -158,7 +150,7 @@ class Exchange:
             return
         self.step = None
         if isinstance(step, Forward):
-            self._connect(step)
+            self.attempts.connect(step)
         elif isinstance(step, Refuse):
             self.refuse(step.problem)
         else:
@@ -172,128 +164,15 @@ class Exchange:
         if self.step is not None and not self.over:
             self.refuse(self.problem(Code.PG01, "the slow path came to no decision"))
 
-    # --- connect, send -----------------------------------------------------------------
-
-    def _connect(self, decision: Forward) -> None:
-        gateway = self.gateway
-        instance = self.instance = decision.instance
-        self._attempts += 1
-        self._load = load = gateway.loads.of(instance.app, instance.id)
-        load.requests += 1
-        if self._attempts == 1:
-            gateway.counters.rules[instance.app, decision.rule] += 1
-        else:
-            gateway.counters.retries += 1
-        assert instance.address is not None
-        upstream = gateway.pool.take(instance.address)
-        if upstream is not None:
-            self.connected(upstream)
-        else:
-            gateway.pool.dial(instance.address, self)
-
-    def connected(self, upstream: Upstream) -> None:
-        """Dialling: a connection is there."""
-        if self.over:
-            gateway = self.gateway
-            gateway.pool.give(upstream, gateway.now_s)
-            return
-        relay = self.relay = Relay(self, upstream)
-        upstream.listener = relay
-        head, instance = self.head, self.instance
-        app, asked = self.routing.settled
-        assert instance is not None
-        session_id = asked.upstream_id or None
-        if session_id is None and app.protocol is AppProtocol.HTTP:
-            # Here it is a header like any other.
-            session_id = head.values.get(b"mcp-session-id")
-        written = request_head(
-            head,
-            target(app, head, asked.ask.intent.kind, asked.stream),
-            head.authority if app.preserve_host and head.authority else str(instance.address).encode(),
-            session_id=session_id,
-            expects_continue=head.expects_continue and not self._continued and not self.body.done,
-            provenance=request_lines(head, self.edge.peer, self.gateway.trusted_proxies),
-            request_id=self.request_id,
-        )
-        held = self.body.held
-        self._sent = True
-        if held:
-            upstream.transport.write(b"".join((written, *held)))
-            self.body.sent()
-            self.edge.resume_reading()
-        else:
-            upstream.transport.write(written)
-        if self.edge.write_paused_s:
-            upstream.transport.pause_reading()
-
-    def connect_failed(self, code: Code, reason: str) -> None:
-        """Dialling: there is no connection. Nothing was sent, so another instance may be tried."""
-        if self.over:
-            return
-        instance = self.instance
-        assert instance is not None
-        self.gateway.loads.failed(instance.app, instance.id)
-        self._again(self.problem(code, reason))
-
-    def _again(self, problem: Problem) -> None:
-        """This attempt failed before anything could have been carried out: decide anew without its instance."""
-        self._leave()
-        instance = self.instance
-        assert instance is not None
-        if self._attempts >= MAX_ATTEMPTS:
-            self.refuse(problem)
-            return
-        decision = self.routing.without(instance.id)
-        if isinstance(decision, Refuse) and decision.problem.code in (Code.PR01, Code.PR03):
-            # Why the last one failed says more than that none is left.
-            self.refuse(problem)
-        else:
-            self.go(decision)
-
     # --- what the relay reports --------------------------------------------------------
-
-    def retry_on(self, relay: Relay, head: ResponseHead) -> bool:
-        """Whether this answer is better not passed on but asked for elsewhere.
-
-        MCP 2026-07-28: `server/discover` and lists can be answered by any instance, and a client takes a 5xx on
-        discovery for an old server (mcp, `auto` mode). An `initialize` answered 503 has made no session yet.
-        """
-        intent, instance = self.routing.intent, self.instance
-        if head.status < 500 or intent is None or instance is None or not self.body.kept:
-            return False
-        anywhere = intent.kind is Kind.ANYWHERE
-        if not (anywhere or (intent.kind is Kind.INITIALIZE and head.status == 503)) or self._attempts >= MAX_ATTEMPTS:
-            return False
-        if self.routing.elsewhere(instance.id) is None:
-            return False
-        relay.upstream.close()
-        self._leave()
-        self._sent, self.relay = False, None
-        self.go(self.routing.without(instance.id))
-        return True
-
-    def unanswered(self, relay: Relay) -> None:
-        """The connection ended before a whole head came."""
-        head, intent = self.head, self.routing.intent
-        self._sent, self.relay = False, None
-        problem = self.problem(Code.PU02, "the instance closed the connection before it answered")
-        if not self.body.kept:
-            self._fail(problem)
-        elif intent is not None and intent.kind is Kind.ANYWHERE:
-            self._again(problem)
-        elif relay.upstream.reused and head.method in _IDEMPOTENT and self._attempts < MAX_ATTEMPTS:
-            # An idle connection that the instance closed in that very moment; RFC 9112 9.3.1 allows the repeat.
-            self._leave()
-            self.go(self.routing.decide())
-        else:
-            self._fail(problem)
 
     def instance_failed(self, relay: Relay, problem: Problem) -> None:
         """The answer cannot be passed on."""
         relay.upstream.close()
-        self._fail(self.problem(problem.code, problem.message))
+        self.fail(self.problem(problem.code, problem.message))
 
-    def _fail(self, problem: Problem) -> None:
+    def fail(self, problem: Problem) -> None:
+        """The instance failed, and nothing can be tried any more."""
         self.gateway.counters.outcomes[self.routing.app, "instance-failed"] += 1
         self._end_with(problem)
 
@@ -303,24 +182,25 @@ class Exchange:
 
     def remember(self, learned: Learned) -> Coroutine[object, object, Problem | None]:
         """Store what an answer's body taught."""
-        assert self.instance is not None
+        instance = self.attempts.instance
+        assert instance is not None
         app = self.routing.settled[0]
-        return self.gateway.store_pin(app, learned.kind, learned.key, self.instance, learned.ttl_s, binds=False)
+        return self.gateway.store_pin(app, learned.kind, learned.key, instance, learned.ttl_s, binds=False)
 
     def keeps_alive(self) -> bool:
         """Whether the client's connection can be used again after this exchange."""
         return self.head.keep_alive and self.body.done and not self.gateway.draining
 
-    def answered(self, relay: Relay, status: int, keep_alive: bool) -> None:
-        """The head goes out."""
-        self._status = status
+    def answered(self, relay: Relay, code: int, keep_alive: bool) -> None:
+        """The head goes out, with this status."""
+        self._status = code
         self._keep_alive = keep_alive
         if relay.is_stream:
+            self._stream = relay
             self.gateway.streams.add(relay)
-            load = self._load
-            if load is not None:
-                load.requests -= 1
-                load.streams += 1
+            self.attempts.streams()
+            if self.session is not None:
+                self.session.streams += 1
 
     def completed(self, relay: Relay, clean: bool) -> None:
         """The answer is complete. `clean`: its connection can be used again."""
@@ -338,6 +218,7 @@ class Exchange:
         """The answer broke off after its head. `told`: its event stream was ended by an error event."""
         relay.upstream.close()
         self.gateway.counters.problems[problem.app, problem.code] += 1
+        self.gateway.report.problem(problem, self.request_id, self.head.method, self._status)
         self.gateway.counters.outcomes[self.routing.app, "instance-failed"] += 1
         self._finish()
         if told:
@@ -349,10 +230,7 @@ class Exchange:
         """101: the two connections are joined."""
         edge, upstream = self.edge, relay.upstream
         self._status = 101
-        if self._load is not None:
-            self._load.requests -= 1
-            self._load.streams += 1
-            relay.is_stream = True
+        self.attempts.streams()
         edge.transport.write(written)
         ahead = edge.leave()
         upstream.listener = None
@@ -369,7 +247,7 @@ class Exchange:
 
     def client_slow(self, slow: bool) -> None:
         """The client takes no bytes for now, or does again."""
-        relay = self.relay
+        relay = self.attempts.relay
         if relay is not None:
             relay.throttle(slow)
 
@@ -378,8 +256,7 @@ class Exchange:
         if self.over:
             return
         self.gateway.counters.outcomes[self.routing.app, "client-gone"] += 1
-        if self.relay is not None:
-            self.relay.upstream.close()
+        self.attempts.drop()
         self._finish()
 
     # --- finish ----------------------------------------------------------------------------
@@ -389,12 +266,13 @@ class Exchange:
         if self.over:
             return
         self.gateway.counters.outcomes[self.routing.app, "refused"] += 1
-        if self.relay is not None:
-            self.relay.upstream.close()
+        self.attempts.drop()
         self._end_with(problem)
 
     def _end_with(self, problem: Problem) -> None:
-        self.gateway.counters.problems[problem.app, problem.code] += 1
+        gateway = self.gateway
+        gateway.counters.problems[problem.app, problem.code] += 1
+        gateway.report.problem(problem, self.request_id, self.head.method, self._status or status(problem))
         if self._status:
             # Its head has gone out: all that is left is to cut it off visibly.
             self._finish()
@@ -413,25 +291,16 @@ class Exchange:
         self._finish()
         self.edge.finished(keep_alive, self.body.done)
 
-    def _leave(self) -> None:
-        """The instance no longer carries this exchange."""
-        load, self._load = self._load, None
-        if load is None:
-            return
-        relay = self.relay
-        if relay is not None and relay.is_stream:
-            self.gateway.streams.discard(relay)
-            load.streams -= 1
-        else:
-            load.requests -= 1
-        assert self.instance is not None
-        self.gateway.loads.freed(self.instance.app, self.instance.id)
-
     def _finish(self) -> None:
         self.over = True
-        self._leave()
-        gateway = self.gateway
-        gateway.legacy.discard(self.stream_number)
+        gateway, stream = self.gateway, self._stream
+        if stream is not None:
+            gateway.streams.discard(stream)
+            if self.session is not None:
+                self.session.streams -= 1
+        self.attempts.leave()
+        if self.stream_number:
+            gateway.legacy.discard(self.stream_number)
         gateway.counters.requests[self.routing.app, self._status] += 1
         task, self._punt = self._punt, None
         if task is not None and task is not current_task():
@@ -446,7 +315,8 @@ class Exchange:
 
     def problem(self, code: Code, message: str) -> Problem:
         """A problem of this exchange's app and instance."""
-        return Problem(code, message, self.routing.app, self.instance.id if self.instance is not None else "")
+        instance = self.attempts.instance
+        return Problem(code, message, self.routing.app, instance.id if instance is not None else "")
 
     def rpc_id(self) -> bytes:
         """The JSON-RPC id of the request as raw JSON, if its body is at hand and says one; else empty."""

@@ -127,7 +127,7 @@ class Relay:
     def lost(self, broken: bool) -> None:
         body = self._body
         if body is None:
-            self._exchange.unanswered(self)
+            self._exchange.attempts.unanswered()
         elif not broken and body.end():
             if self._encode:
                 self._write(self._closing())
@@ -144,10 +144,13 @@ class Relay:
 
     def throttle(self, slow: bool) -> None:
         """The client takes no bytes for now, or takes them again."""
+        transport = self.upstream.transport
+        if transport.is_closing():
+            return
         if slow:
-            self.upstream.transport.pause_reading()
+            transport.pause_reading()
         elif not self._storing:
-            self.upstream.transport.resume_reading()
+            transport.resume_reading()
 
     # --- head ----------------------------------------------------------------------
 
@@ -184,7 +187,7 @@ class Relay:
                 self._buffer = b""
                 return
         self._buffer = b""
-        if not exchange.retry_on(self, head):
+        if not exchange.attempts.retry_on(head):
             self._answer(head, rest)
 
     def _informal(self, head: ResponseHead) -> bytes:
@@ -322,8 +325,8 @@ class Relay:
         self._flush()
         if self._on_flush is not None:
             self._on_flush()
-        elif not self._exchange.edge.write_paused_s:
-            self.upstream.transport.resume_reading()
+        else:
+            self.throttle(bool(self._exchange.edge.write_paused_s))
 
     def _flush(self) -> None:
         held, self._held = self._held, None

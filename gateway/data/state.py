@@ -17,6 +17,7 @@ from gateway.core.problems import Code, Problem
 from gateway.data.counters import Counters
 from gateway.data.heads import Heads
 from gateway.data.load import Loads
+from gateway.data.report import Report
 from gateway.data.sessions import Sessions
 from gateway.data.upstream import Pool
 from gateway.log.base import LogUnavailable
@@ -82,6 +83,7 @@ class Gateway:
         self.loads = Loads(self._concurrency)
         self.sessions = Sessions()
         self.counters = Counters()
+        self.report = Report()
         self.pool = Pool(spawn, limits.connect_timeout_s)
         self.edges: set[Edge] = set()
         self.streams: set[Relay] = set()
@@ -144,3 +146,4 @@ class Gateway:
             relay.sweep()
         self.pool.sweep(now_s)
         self.loads.sweep()
+        self.report.sweep()

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 def teach(exchange: Exchange, head: ResponseHead, *, is_stream: bool) -> Taught:
     """Learn from the head of a final answer, before it goes to the client."""
-    gateway, instance = exchange.gateway, exchange.instance
+    gateway, instance = exchange.gateway, exchange.attempts.instance
     app, asked = exchange.routing.settled
     assert instance is not None
     intent = asked.ask.intent
@@ -78,6 +78,7 @@ def _follow(exchange: Exchange, app: App, instance: Instance, lesson: Lesson) ->
         return
     session = gateway.sessions.touch(token, app.name, instance.id, instance.incarnation, gateway.now_s)
     session.requests += 1
+    exchange.session = session
     if event is Event.LOST:
         session.misroutes += 1
         gateway.counters.misroutes[app.name] += 1

@@ -31,10 +31,12 @@ class Splice(asyncio.Protocol):
         return not self.partner._ended
 
     def pause_writing(self) -> None:
-        self.partner.transport.pause_reading()
+        if not self.partner.transport.is_closing():
+            self.partner.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.partner.transport.resume_reading()
+        if not self.partner.transport.is_closing():
+            self.partner.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.partner.transport.is_closing():

@@ -1,0 +1,182 @@
+"""Which instance carries an exchange: connecting, sending, and trying again where that is safe.
+
+A request is tried again only while nothing of it was sent; or when it is idempotent and an idle connection died in
+the moment of its use; or when MCP says that any instance may answer it. What was sent is never sent twice otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.core.headers import request_head, request_lines
+from gateway.core.model import AppProtocol, Forward, Instance, Kind, Refuse
+from gateway.core.problems import Code, Problem
+from gateway.core.target import target
+from gateway.data.relay import Relay
+
+if TYPE_CHECKING:
+    from gateway.core.head import ResponseHead
+    from gateway.data.exchange import Exchange
+    from gateway.data.load import Load
+    from gateway.data.upstream import Upstream
+
+MAX_ATTEMPTS = 20
+"""Fly tries up to 90 times; a bound that a person would still wait for."""
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+"""RFC 9110 9.2.2."""
+
+
+class Attempts:
+    """The attempts of one exchange; at most one is under way."""
+
+    __slots__ = ("_count", "_exchange", "_load", "_streams", "instance", "relay", "upstream")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._count = 0
+        self._load: Load | None = None
+        self._streams = False
+        self.instance: Instance | None = None
+        """The one of the last attempt."""
+        self.relay: Relay | None = None
+        self.upstream: Upstream | None = None
+        """The connection that the request was sent on, while it is this exchange's."""
+
+    def connect(self, decision: Forward) -> None:
+        """Send the exchange to this instance."""
+        gateway = self._exchange.gateway
+        instance = self.instance = decision.instance
+        self._count += 1
+        self._load = load = gateway.loads.of(instance.app, instance.id)
+        load.requests += 1
+        if self._count == 1:
+            gateway.counters.rules[instance.app, decision.rule] += 1
+        else:
+            gateway.counters.retries += 1
+        assert instance.address is not None
+        upstream = gateway.pool.take(instance.address)
+        if upstream is not None:
+            self.connected(upstream)
+        else:
+            gateway.pool.dial(instance.address, self)
+
+    def connected(self, upstream: Upstream) -> None:
+        """Dialling: a connection is there."""
+        exchange = self._exchange
+        gateway = exchange.gateway
+        if exchange.over:
+            gateway.pool.give(upstream, gateway.now_s)
+            return
+        head, instance, edge = exchange.head, self.instance, exchange.edge
+        app, asked = exchange.routing.settled
+        assert instance is not None
+        self.upstream = upstream
+        upstream.listener = self.relay = Relay(exchange, upstream)
+        session_id = asked.upstream_id or None
+        if session_id is None and app.protocol is AppProtocol.HTTP:
+            # Here it is a header like any other.
+            session_id = head.values.get(b"mcp-session-id")
+        body = exchange.body
+        written = request_head(
+            head,
+            target(app, head, asked.ask.intent.kind, asked.stream),
+            head.authority if app.preserve_host and head.authority else str(instance.address).encode(),
+            session_id=session_id,
+            expects_continue=head.expects_continue and not exchange.continued and not body.done,
+            provenance=request_lines(head, edge.peer, gateway.trusted_proxies),
+            request_id=exchange.request_id,
+        )
+        if body.held:
+            upstream.transport.write(b"".join((written, *body.held)))
+            body.sent()
+            edge.resume_reading()
+        else:
+            upstream.transport.write(written)
+        if edge.write_paused_s:
+            self.relay.throttle(slow=True)
+
+    def connect_failed(self, code: Code, reason: str) -> None:
+        """Dialling: there is no connection. Nothing was sent, so another instance may be tried."""
+        exchange, instance = self._exchange, self.instance
+        if exchange.over:
+            return
+        assert instance is not None
+        exchange.gateway.loads.failed(instance.app, instance.id)
+        self._elsewhere(exchange.problem(code, reason))
+
+    def _elsewhere(self, problem: Problem) -> None:
+        """This attempt failed before anything could have been carried out: decide anew without its instance."""
+        exchange, instance = self._exchange, self.instance
+        assert instance is not None
+        self.leave()
+        if self._count >= MAX_ATTEMPTS:
+            exchange.fail(problem)
+            return
+        decision = exchange.routing.without(instance.id)
+        if isinstance(decision, Refuse) and decision.problem.code in (Code.PR01, Code.PR03):
+            # Why the last one failed says more than that none is left.
+            exchange.fail(problem)
+        else:
+            exchange.go(decision)
+
+    def retry_on(self, head: ResponseHead) -> bool:
+        """Whether this answer was dropped and the request sent elsewhere.
+
+        MCP 2026-07-28: `server/discover` and lists can be answered by any instance, and a client takes a 5xx on
+        discovery for an old server (mcp, `auto` mode). An `initialize` answered 503 has made no session yet.
+        """
+        exchange, instance = self._exchange, self.instance
+        intent = exchange.routing.intent
+        if head.status < 500 or intent is None or instance is None or not exchange.body.kept:
+            return False
+        may = intent.kind is Kind.ANYWHERE or (intent.kind is Kind.INITIALIZE and head.status == 503)
+        if not may or self._count >= MAX_ATTEMPTS or exchange.routing.elsewhere(instance.id) is None:
+            return False
+        self.drop()
+        exchange.go(exchange.routing.without(instance.id))
+        return True
+
+    def unanswered(self) -> None:
+        """The connection ended before a whole head came."""
+        exchange, upstream = self._exchange, self.upstream
+        assert upstream is not None
+        intent = exchange.routing.intent
+        problem = exchange.problem(Code.PU02, "the instance closed the connection before it answered")
+        if not exchange.body.kept:
+            exchange.fail(problem)
+        elif intent is not None and intent.kind is Kind.ANYWHERE:
+            self._elsewhere(problem)
+        elif upstream.reused and exchange.head.method in _IDEMPOTENT and self._count < MAX_ATTEMPTS:
+            # An idle connection that the instance closed in that very moment; RFC 9112 9.3.1 allows the repeat.
+            self.leave()
+            exchange.go(exchange.routing.decide())
+        else:
+            exchange.fail(problem)
+
+    def streams(self) -> None:
+        """The answer became an open stream, which is load of another kind."""
+        load = self._load
+        if load is not None and not self._streams:
+            self._streams = True
+            load.requests -= 1
+            load.streams += 1
+
+    def drop(self) -> None:
+        """Give up the attempt that is under way, if any: its connection is closed."""
+        if self.upstream is not None:
+            self.upstream.close()
+        self.leave()
+
+    def leave(self) -> None:
+        """The instance no longer carries this exchange."""
+        self.upstream = self.relay = None
+        load, self._load = self._load, None
+        if load is None:
+            return
+        if self._streams:
+            self._streams = False
+            load.streams -= 1
+        else:
+            load.requests -= 1
+        assert self.instance is not None
+        self._exchange.gateway.loads.freed(self.instance.app, self.instance.id)
