@@ -108,6 +108,16 @@ def stream_pin(query: bytes) -> bytes | None:
     return None
 
 
+def without_pin(query: bytes) -> bytes:
+    """A raw query without the pin that `stream_pin` finds; what else there is stays as it was."""
+    parts = query.split(b"&")
+    for at in range(len(parts) - 1, -1, -1):
+        if parts[at].startswith(_PIN_MARK):
+            del parts[at]
+            return b"&".join(parts)
+    return query
+
+
 def task_key(task_id: bytes) -> bytes:
     """The pin store's key of a task id, as Mcp-Name carries it and as results name it."""
     return task_id

@@ -214,19 +214,6 @@ def own_authorities(address: Address, also: Iterable[bytes] = ()) -> frozenset[b
     return frozenset(own)
 
 
-def strip_pin(target: bytes) -> bytes:
-    """A request target (path and query) without its pin, as the instance named it; see `classify.stream_pin`."""
-    path, _, query = target.partition(b"?")
-    parts = query.split(b"&")
-    for at in range(len(parts) - 1, -1, -1):
-        if parts[at].startswith(_PIN_MARK):
-            del parts[at]
-            break
-    else:
-        return target
-    return path + b"?" + b"&".join(parts) if parts else path
-
-
 def _is_own(authority: bytes, default_port: bytes, authorities: Collection[bytes]) -> bool:
     return (authority if _has_port(authority) else authority + default_port) in authorities
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.core.classify import PIN_PARAM
+from gateway.core.classify import without_pin
 from gateway.core.head import RequestHead
 from gateway.core.model import App, Kind
 from gateway.core.seal import Stream
-
-_PIN_MARK = PIN_PARAM + b"="
 
 
 def target(app: App, head: RequestHead, kind: Kind, stream: Stream | None) -> bytes:
@@ -26,5 +24,5 @@ def target(app: App, head: RequestHead, kind: Kind, stream: Stream | None) -> by
         if not path.startswith(b"/"):
             path = b"/" + path
     if kind is Kind.LEGACY_POST:
-        query = b"&".join(part for part in query.split(b"&") if not part.startswith(_PIN_MARK))
+        query = without_pin(query)
     return path + b"?" + query if query else path

@@ -19,6 +19,7 @@ from gateway.core.classify import (
     state_key,
     stream_pin,
     task_key,
+    without_pin,
 )
 from gateway.core.keys import Head
 from gateway.core.model import AppProtocol, Dialect, Intent, KeyRule, KeySource, Kind
@@ -120,6 +121,21 @@ def test_a_pin_in_the_query_makes_a_2024_post() -> None:
 )
 def test_the_last_pin_is_this_gateways(query: bytes, pin: bytes | None) -> None:
     assert stream_pin(query) == pin
+
+
+@pytest.mark.parametrize(
+    ("query", "rest"),
+    [
+        (b"", b""),
+        (b"a=1&b", b"a=1&b"),
+        (b"moorage_pin=x", b""),
+        (b"a=1&moorage_pin=x&b=2", b"a=1&b=2"),
+        (b"moorage_pin=inner&moorage_pin=outer", b"moorage_pin=inner"),
+        (b"a=&&moorage_pin=x&", b"a=&&"),
+    ],
+)
+def test_only_this_gateways_pin_is_taken_out(query: bytes, rest: bytes) -> None:
+    assert without_pin(query) == rest
 
 
 @pytest.mark.parametrize(
