@@ -183,7 +183,7 @@ def _least_loaded(table: AppTable, ask: Ask, view: View) -> Decision:
     app = table.app
     soft = app.concurrency.soft
     best: Instance | None = None
-    best_rank = (2, 0, 0)
+    best_rank = (3, 0, 0)
     full = False
     for instance in table.placeable:
         if instance.id in ask.exclude:
@@ -193,7 +193,9 @@ def _least_loaded(table: AppTable, ask: Ask, view: View) -> Decision:
             continue
         load = view.load(instance)
         away = instance.region != table.region
-        if view.suspect(instance) or load >= soft:
+        if view.suspect(instance):
+            rank = (2, load, int(away))
+        elif load >= soft:
             rank = (1, load, int(away))
         else:
             rank = (0, int(away), load)
