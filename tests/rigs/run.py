@@ -111,6 +111,19 @@ class Process:
             os.kill(self.pid, signal.SIGKILL)
         await self.wait()
 
+    def children(self) -> set[int]:
+        """Pids of the processes it has started itself and that still run (Linux: /proc)."""
+        found: set[int] = set()
+        for listing in Path(f"/proc/{self.pid}/task").glob("*/children"):
+            found.update(map(int, listing.read_text().split()))
+        return found
+
+    async def interrupt(self, within_s: float = 15.0) -> int:
+        """What Ctrl-C does, to this process alone; the exit code. Raises TimeoutError when it goes on."""
+        os.kill(self.pid, signal.SIGINT)
+        async with asyncio.timeout(within_s):
+            return await self.wait()
+
     async def stop(self, grace_s: float = 5.0) -> int:
         """SIGTERM to its group, SIGKILL to the group after `grace_s`; the exit code."""
         if self.returncode is None:
