@@ -112,6 +112,12 @@ class Gateway:
         """SIGTERM and its drain; the exit code."""
         return await self.process.stop(grace_s=10.0)
 
+    async def post(self, path: str, message: Mapping[str, object], headers: Mapping[str, str]) -> httpx2.Response:
+        """One JSON-RPC message by hand, for what no SDK would send."""
+        accept = {"accept": "application/json, text/event-stream"}
+        async with httpx2.AsyncClient(trust_env=False, timeout=10.0) as client:
+            return await client.post(self.url + path, json=dict(message), headers={**accept, **headers})
+
     async def admin(self, path: str) -> Any:
         """GET a JSON document of the admin API."""
         async with httpx2.AsyncClient(trust_env=False) as client:

@@ -55,6 +55,8 @@ class Plan:
     seed: int = 0
     patience_s: float = 0.0
     """Above 0, a call that was lost with its connection is made anew (with a new nonce) for so long."""
+    asks: bool = True
+    """Sampling, elicitation and notifications too; a server that answers with JSON can ask for nothing."""
 
 
 @dataclass(slots=True)
@@ -140,9 +142,10 @@ class _Caller:
         """The session's calls: state all along, one sampling, one elicitation, two notifications, then the audit."""
         plan, mine = self._plan, f"{self._plan.name}-{self._session.index}"
         await self._call(client, "put", key="mine", value=mine)
-        middle = [self._incr] * max(0, plan.calls - 7) + [self._sampled, self._elicited, self._announced]
-        self._rng.shuffle(middle)
-        for step in [self._announced, *middle]:
+        asks = [self._sampled, self._elicited, self._announced, self._announced] if plan.asks else []
+        steps = [self._incr] * (plan.calls - 3 - len(asks)) + asks
+        self._rng.shuffle(steps)
+        for step in steps:
             await step(client)
         kept = await self._call(client, "get", key="mine")
         self._check(kept.get("value") == mine, f"kept {kept.get('value')!r}, not {mine!r}")

@@ -24,7 +24,7 @@ class Instances:
         """Each instance's own URL, without any gateway."""
         return [f"http://127.0.0.1:{port}{path}" for port in self.ports]
 
-    def app(self, name: str = "tools", **settings: object) -> AppSpec:
+    def app(self, name: str = "tools", /, **settings: object) -> AppSpec:
         """An app of these instances as static addresses."""
         pairs = zip(self.names, self.ports, strict=True)
         return AppSpec(name, [Static(instance, port) for instance, port in pairs], settings)

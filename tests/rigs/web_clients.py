@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
@@ -32,14 +32,21 @@ class Told:
     errors: list[str] = field(default_factory=list)
 
 
-async def web_client(bases: Sequence[str], client: str, sockets: int, messages: int, events: int) -> Told:
+async def web_client(
+    bases: Sequence[str],
+    client: str,
+    sockets: int,
+    messages: int,
+    events: int,
+    cookies: Mapping[str, str] | None = None,
+) -> Told:
     """Say hello, open `sockets` WebSockets one after another (`messages` echoes each), then read `events` events.
 
-    With several `bases` every new connection goes to the next of them.
+    With several `bases` every new connection goes to the next of them. `cookies` are those it comes with.
     """
     told = Told(client)
     urls = cycle(bases)
-    async with httpx2.AsyncClient(trust_env=False, timeout=_STEP_S) as http:
+    async with httpx2.AsyncClient(trust_env=False, timeout=_STEP_S, cookies=dict(cookies or {})) as http:
         response = await http.get(f"{next(urls)}/hello", params={"client": client})
         told.instances.add(_place(response.json()))
         told.cookies = dict(http.cookies)
@@ -51,7 +58,8 @@ async def web_client(bases: Sequence[str], client: str, sockets: int, messages: 
                 await _echo(url, cookie, f"{client}-{number}", messages, told)
         except (WebSocketException, OSError, TimeoutError) as error:
             told.errors.append(f"{client} socket {number}: {error!r}")
-    await _events(bases, cookie, events, told)
+    if events:
+        await _events(bases, cookie, events, told)
     return told
 
 

@@ -81,8 +81,9 @@ class Caller {
       this.check(text === `user says ${question}`, `elicited ${text} for ${question}`);
     };
     const announced = () => this.announced(client);
-    const middle = [...Array(Math.max(0, this.plan.calls - 7)).fill(incr), sampled, elicited, announced];
-    for (const step of [announced, ...shuffled(middle, this.random)]) await step();
+    const asks = this.plan.asks ? [sampled, elicited, announced, announced] : [];
+    const steps = [...Array(this.plan.calls - 3 - asks.length).fill(incr), ...asks];
+    for (const step of shuffled(steps, this.random)) await step();
     const kept = (await this.call(client, 'get', { key: 'mine' })).value;
     this.check(kept === this.mine, `kept ${kept}, not ${this.mine}`);
     const history = (await this.call(client, 'history')).nonces ?? [];
