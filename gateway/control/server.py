@@ -6,11 +6,15 @@ the gateway owns the signals, the sockets and the order in which things end.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.core.model import Address
 
@@ -39,12 +43,48 @@ def bound(listener: socket.socket) -> Address:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals alone."""
+    """A uvicorn server on one socket that leaves signals alone."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._listening = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listening.set()
+
+    async def run_on_socket(self) -> None:
+        """Serve until `stop`."""
+        await self.serve(sockets=[self._listener])
+
+    async def listening(self) -> None:
+        """Return once connections are accepted."""
+        await self._listening.wait()
+
     def stop(self) -> None:
-        """Stop listening and end; connections get the config's graceful time."""
+        """Stop listening and end; connections get the server's grace."""
         self.should_exit = True
+
+
+def server(
+    app: ASGIApp, listener: socket.socket, *, grace_s: float, http: Callable[..., asyncio.Protocol] | None = None
+) -> Server:
+    """A server for an application. `http` makes the protocol of each connection; None: uvicorn's own on httptools."""
+    config = uvicorn.Config(
+        app,
+        # Declared as a class, but only ever called.
+        http=cast("type[asyncio.Protocol]", http) if http is not None else "httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=math.ceil(grace_s),
+    )
+    return Server(config, listener)

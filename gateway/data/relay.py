@@ -13,7 +13,8 @@ from gateway.core.framing import Body, ChunkedBody, FramingFault, body
 from gateway.core.head import CHUNKED, UNTIL_CLOSE, ResponseHead
 from gateway.core.headers import response_head
 from gateway.core.problems import Code, Problem
-from gateway.core.sse import EventTail, error_event
+from gateway.core.sse import EventTail
+from gateway.data.endings import COMMENT, COMMENT_CHUNK, LAST_CHUNK, between_events, error_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,11 +29,6 @@ MAX_INFORMATIONAL = 16
 """1xx answers before the final one; more is a flood."""
 QUIET_SWEEPS = 15
 """A stream silent for this many sweeps (about seconds) gets a comment; Cloudflare cuts at 125 s, others at 60 s."""
-COMMENT = b": keepalive\n\n"
-_COMMENT_CHUNK = b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT)
-_EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
-_CHUNK_EVENT_ENDS = tuple(end + b"\r\n" for end in _EVENT_ENDS)
-LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Taught:
@@ -95,7 +91,8 @@ class Relay:
         self._storing = False
         self._on_flush: Callable[[], None] | None = None
         """What happened while a pin was being stored."""
-        self._last = b"\n\n"
+        self._last = b""
+        """The last bytes written, or the end of them."""
         self._quiet = 0
 
     # --- Answering -----------------------------------------------------------------
@@ -353,38 +350,29 @@ class Relay:
         problem = exchange.problem(Code.PU05, f"the instance broke off its answer: {how}")
         if self._held is not None:
             self._flush()
-        told = self._tail is not None and self._say_broken(self._tail, problem)
-        exchange.broken(self, problem, told)
+        end = None
+        if self._tail is not None:
+            end = error_ending(self._body, self._encode, self._tail, problem, exchange.request_id.decode())
+        if end is not None:
+            exchange.edge.transport.write(end)
+        exchange.broken(self, problem, told=end is not None)
 
-    def _say_broken(self, tail: EventTail, problem: Problem) -> bool:
-        """End a POST's event stream by a JSON-RPC error, so that its caller does not wait for its own timeout.
-
-        False when the answer had already passed, or when the framing does not let an event in.
-        """
-        if tail.answered:
-            return False
-        body, encode = self._body, self._encode
-        filler: bytes | None = b""
-        if not encode:
-            if not isinstance(body, ChunkedBody):
-                return False
-            encode, filler = CHUNKED, body.filler()
-        if filler is None:
-            return False
-        event = error_event(tail.rpc_id, problem, self._exchange.request_id.decode(), bool(filler) or tail.mid_event)
-        last = b"%x\r\n%b\r\n%b" % (len(event), event, LAST_CHUNK) if encode == CHUNKED else event
-        self._exchange.edge.transport.write(filler + last)
-        return True
+    def farewell(self) -> None:
+        """The gateway ends: a stream that only listens is ended, in order where it stands between two events."""
+        exchange = self._exchange
+        if exchange.head.method != b"GET" or self._held is not None:
+            return
+        if between_events(self._body, self._encode, self._last):
+            self._write(LAST_CHUNK if self._encode != UNTIL_CLOSE else b"")
+            exchange.completed(self, clean=False)
+        else:
+            exchange.broken(self, exchange.problem(Code.PG02, "the gateway is stopping"), told=False)
 
     def sweep(self) -> None:
         """Once a second, for event streams: a comment keeps a silent one alive, between events and nowhere else."""
         self._quiet += 1
         if self._quiet < QUIET_SWEEPS or self._held is not None or self._exchange.edge.write_paused_s:
             return
-        if self._encode:
-            ready = self._last.endswith(_EVENT_ENDS)
-        else:
-            ready = self._body is not None and self._body.at_boundary and self._last.endswith(_CHUNK_EVENT_ENDS)
-        if ready:
+        if between_events(self._body, self._encode, self._last):
             self._quiet = 0
-            self._exchange.edge.transport.write(COMMENT if self._encode == UNTIL_CLOSE else _COMMENT_CHUNK)
+            self._exchange.edge.transport.write(COMMENT if self._encode == UNTIL_CLOSE else COMMENT_CHUNK)

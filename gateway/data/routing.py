@@ -60,6 +60,8 @@ class Routing:
         head = self.head
         table = self.table = self.gateway.catalog.lookup(head.host, head.path)
         if table is None:
+            if not self.gateway.ready:
+                return Refuse(Problem(Code.PG03, "the catalog was not read yet", retry_after_s=1))
             where = head.host or "this host"
             return Refuse(Problem(Code.PB13, f"no app is served at {where} under this path"))
         app = table.app

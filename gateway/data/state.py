@@ -95,6 +95,9 @@ class Gateway:
         self.slow_path: Callable[..., Coroutine[Any, Any, None]]
         """The Starlette application that waits and thinks."""
         self.draining = False
+        """No new requests on open connections; what is in flight finishes."""
+        self.ready = False
+        """The catalog was read once: what it does not know does not exist."""
         self._principals: dict[bytes, bytes | None] = {}
         self._next_request = 0
         self._next_stream = 0
@@ -136,6 +139,18 @@ class Gateway:
             if binds:
                 return Problem(Code.PG04, "the session's pin could not be stored", app.name, instance.id, 1)
         return None
+
+    def drain(self) -> None:
+        """Begin to end: event streams that only listen are ended now, everything else may finish."""
+        self.draining = True
+        for relay in list(self.streams):
+            relay.farewell()
+
+    def forget_idle_sessions(self) -> None:
+        """Take sessions off the list that had no request for their app's `session_idle`."""
+        now_s = self.now_s
+        tables = filter(None, map(self.catalog.app, self.catalog.apps()))
+        self.sessions.sweep({table.app.name: now_s - table.app.session_idle_s for table in tables})
 
     def sweep(self, now_s: float) -> None:
         """Once a second: move the clock, end what is late, keep silent streams alive."""

@@ -7,29 +7,63 @@ What an earlier life of this gateway published and the file no longer names is d
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from gateway.agent.base import InstanceKey, Publish, Spec
 from gateway.config import AppConfig
-from gateway.core.record import app_body
+from gateway.core.bodies import app_body
+from gateway.core.catalog import Catalog
+from gateway.core.model import App
+from gateway.core.record import RecordKind
 
 
-def publish_apps(apps: Iterable[AppConfig], publisher: Publish) -> None:
+class Writers(Protocol):
+    """Under which names this gateway wrote, and where it deletes."""
+
+    @property
+    def config_writer(self) -> str: ...
+
+    @property
+    def agent_writer(self) -> str: ...
+
+    @property
+    def config(self) -> Publish: ...
+
+    @property
+    def agent(self) -> Publish: ...
+
+
+def publish_apps(apps: Iterable[AppConfig], publish: Publish) -> None:
     """Publish every app of the file."""
     for one in apps:
-        publisher.put("app", one.app.name, app_body(one.app))
+        publish.put(RecordKind.APP, one.app.name, app_body(one.app))
 
 
-def specs(apps: Iterable[AppConfig]) -> list[Spec]:
+def specs(apps: Iterable[AppConfig]) -> list[tuple[App, Spec]]:
     """What the agent is to own."""
     return [
-        Spec(
-            key=InstanceKey(one.app.name, instance.id),
-            region=instance.region,
-            address=instance.address,
-            command=instance.command or (),
-            env=instance.env,
-            cwd=instance.cwd,
+        (
+            one.app,
+            Spec(
+                key=InstanceKey(one.app.name, instance.id),
+                region=instance.region,
+                address=instance.address,
+                command=instance.command or (),
+                env=instance.env,
+                cwd=instance.cwd,
+            ),
         )
         for one in apps
         for instance in one.instances
     ]
+
+
+def prune(catalog: Catalog, apps: Iterable[AppConfig], writers: Writers) -> None:
+    """Delete what this gateway's file once named and names no longer."""
+    named = {f"{RecordKind.APP}/{one.app.name}" for one in apps}
+    named |= {f"{RecordKind.INSTANCE}/{spec.key}" for _, spec in specs(apps)}
+    publishers = {writers.config_writer: writers.config, writers.agent_writer: writers.agent}
+    for record in list(catalog.records()):
+        publish = publishers.get(record.writer)
+        if publish is not None and not record.deleted and record.key not in named:
+            publish.delete(record.kind, record.id)

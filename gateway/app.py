@@ -1,0 +1,188 @@
+"""Wiring: one gateway process made of its parts, started and ended in order.
+
+Start: catalog and logs, records of our own, agent, listeners; readiness follows the first snapshot. End (SIGTERM,
+SIGINT): stop listening, let requests in flight finish within the grace, stop the instances, publish the last of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+
+import structlog
+import uvloop
+
+from gateway import proxy
+from gateway.admin.application import Admin
+from gateway.admin.application import application as admin_application
+from gateway.agent.agent import Agent
+from gateway.config import Config, SecretFileError, load_secrets
+from gateway.control import logs
+from gateway.control.server import Server, bound, listen, server
+from gateway.core.catalog import Catalog
+from gateway.core.model import Address
+from gateway.core.seal import Sealer
+from gateway.data.edge import protocol_class
+from gateway.data.state import Gateway, Limits
+from gateway.lifecycle.holds import Holds
+from gateway.lifecycle.slots import Slots
+from gateway.lifecycle.waker import Waker
+from gateway.log.opening import open_pins
+from gateway.log.pins import CachedPins
+from gateway.sources.config import prune, publish_apps, specs
+from gateway.sources.logs import Logs
+
+SWEEP_S = 1.0
+FORGET_EVERY_SWEEPS = 60
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway that serves."""
+
+    gateway: Gateway
+    public: Address
+    admin: Address
+
+
+def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT; says on stdout where. Exits 1, with the reason on stderr, when it cannot."""
+    logs.configure()
+    try:
+        uvloop.run(_serve(config))
+    except (OSError, SecretFileError) as error:
+        raise SystemExit(f"moorage: {error}") from None
+
+
+async def _serve(config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    async with running(config) as one:
+        sys.stdout.write(f"moorage: serving on http://{one.public}, admin on http://{one.admin}\n")
+        sys.stdout.flush()
+        await stop.wait()
+        log.info("stopping", in_flight=len(one.gateway.edges), grace_s=config.gateway.drain_grace_s)
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Running]:
+    """The gateway of a configuration, serving while the context is open.
+
+    Raises:
+        OSError: an address cannot be listened on.
+        SecretFileError: the sealing secret can neither be read nor made.
+    """
+    settings = config.gateway
+    sealer = Sealer(load_secrets(config))
+    with contextlib.ExitStack() as sockets:
+        public, admin = (sockets.enter_context(listen(address)) for address in (settings.listen, settings.admin))
+        async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as ending:
+            background: list[asyncio.Task[None]] = []
+            ending.callback(lambda: [task.cancel() for task in background])
+
+            def spawn(work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+                return tasks.create_task(_guarded(work))
+
+            def forever(work: Coroutine[object, object, None]) -> None:
+                background.append(tasks.create_task(work))
+
+            catalog = Catalog(settings.region)
+            regions = {settings.region, *(one.region for app in config.apps for one in app.instances)}
+            histories = Logs(settings.catalog, catalog, settings.region, regions, bound(public), forever)
+            ending.push_async_callback(histories.aclose)
+            pins = CachedPins(open_pins(settings.catalog))
+            ending.push_async_callback(pins.aclose)
+            gateway = Gateway(
+                region=settings.region,
+                limits=Limits(**settings.limits.model_dump()),
+                trusted_proxies=settings.trusted_proxies,
+                catalog=catalog,
+                sealer=sealer,
+                pins=pins,
+                spawn=spawn,
+            )
+            publish_apps(config.apps, histories.config)
+            agent = await ending.enter_async_context(
+                Agent(
+                    tasks,
+                    histories.agent,
+                    owner=histories.agent_writer,
+                    instances=specs(config.apps),
+                    remembered=catalog.instance,
+                )
+            )
+            holds = Holds()
+            waker, slots = Waker(tasks, catalog, agent, holds=holds), Slots(holds)
+            ending.callback(waker.close)
+            ending.callback(catalog.subscribe(slots.changed))
+            gateway.loads.freed = slots.freed
+            gateway.slow_path = proxy.application(waker, slots, pins)
+            forever(_settle(gateway, histories, config))
+            forever(_sweep(gateway))
+            token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
+            administration = Admin(
+                gateway=gateway,
+                agent=agent,
+                waker=waker,
+                holds=holds,
+                followers=histories.followers,
+                publisher=histories.admin,
+                token=token,
+            )
+            servers = (
+                server(gateway.slow_path, public, grace_s=settings.drain_grace_s, http=protocol_class(gateway)),
+                server(admin_application(administration), admin, grace_s=1.0),
+            )
+            serving = [tasks.create_task(one.run_on_socket()) for one in servers]
+            for one in servers:
+                await one.listening()
+            yield Running(gateway, bound(public), bound(admin))
+            await _stop(gateway, servers, serving)
+
+
+async def _stop(gateway: Gateway, servers: tuple[Server, Server], serving: list[asyncio.Task[None]]) -> None:
+    """No new connections; what is in flight gets the grace; the admin listener ends last."""
+    gateway.drain()
+    for one, task in zip(servers, serving, strict=True):
+        one.stop()
+        await task
+        for edge in list(gateway.edges):
+            edge.transport.abort()
+    gateway.pool.close()
+
+
+async def _settle(gateway: Gateway, histories: Logs, config: Config) -> None:
+    """Once the catalog is known: drop what an earlier life published and nothing names any more; be ready."""
+    await histories.ready()
+    prune(gateway.catalog, config.apps, histories)
+    gateway.ready = True
+    log.info("ready", apps=len(gateway.catalog.apps()))
+    await asyncio.Event().wait()
+
+
+async def _sweep(gateway: Gateway) -> None:
+    """The gateway's clock."""
+    loop = asyncio.get_running_loop()
+    sweeps = 0
+    while True:
+        gateway.sweep(loop.time())
+        sweeps += 1
+        if sweeps % FORGET_EVERY_SWEEPS == 0:
+            gateway.forget_idle_sessions()
+        await asyncio.sleep(SWEEP_S)  # noqa: TID251 - the clock itself
+
+
+async def _guarded(work: Coroutine[object, object, None]) -> None:
+    """A task of one request: whatever happens in it ends there, and not with the worker."""
+    try:
+        await work
+    except Exception:
+        log.exception("a request's task failed")
