@@ -86,8 +86,6 @@ async def running(config: Config) -> AsyncIterator[Running]:
         public, admin = (sockets.enter_context(listen(address)) for address in (settings.listen, settings.admin))
         async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as ending:
             background: list[asyncio.Task[None]] = []
-            ending.callback(lambda: [task.cancel() for task in background])
-
             def spawn(work: Coroutine[object, object, None]) -> asyncio.Task[None]:
                 return tasks.create_task(_guarded(work))
 
@@ -100,6 +98,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.push_async_callback(histories.aclose)
             pins = CachedPins(open_pins(settings.catalog))
             ending.push_async_callback(pins.aclose)
+            ending.push_async_callback(_cancel, background)
             gateway = Gateway(
                 region=settings.region,
                 limits=Limits(**settings.limits.model_dump()),
@@ -146,6 +145,12 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 await one.listening()
             yield Running(gateway, bound(public), bound(admin))
             await _stop(gateway, servers, serving)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def _stop(gateway: Gateway, servers: tuple[Server, Server], serving: list[asyncio.Task[None]]) -> None:
