@@ -8,6 +8,7 @@ Run: python -m tests.rigs.mcp_server --port 9001 --name a --journal a.jsonl
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class Instance:
         server: MCPServer[Any] = MCPServer(name="rig", version="1", log_level="ERROR", extensions=[Tasks(self._name)])
         for tool in (
             self.whoami, self.put, self.get, self.incr, self.history, self.ask_model, self.ask_user,
-            self.announce, self.approve, self.touch, self.basket_add,
+            self.announce, self.hang, self.approve, self.touch, self.basket_add,
         ):  # fmt: skip
             server.add_tool(tool, structured_output=False)
         server.custom_route("/healthz", methods=["GET"])(self._healthz)
@@ -127,6 +128,12 @@ class Instance:
         await self._streams.wait_open(session_id(ctx))
         await ctx.session.send_resource_updated(uri)
         return self._me()
+
+    async def hang(self, ctx: Context[Any, Any], nonce: str) -> str:
+        """Report once, then never answer: this call is in the middle of its SSE response when the process dies."""
+        await ctx.report_progress(1, 2)
+        await asyncio.Event().wait()
+        return nonce
 
     # --- 2026-07-28 -------------------------------------------------------------------
 
