@@ -23,6 +23,8 @@ from gateway.core.routes import Routes
 from gateway.core.tables import Slot, Stored
 
 DIGEST_BYTES: Final = 16
+LOCAL: Final = ""
+"""The source of records that were published here and that no log has given back yet: no log can be missing them."""
 
 # --- what a fold did -------------------------------------------------------------------
 
@@ -187,8 +189,8 @@ class Catalog:
 
     # --- folding -----------------------------------------------------------------------
 
-    def fold(self, record: bytes | Record, *, source: str = "", name: str = "", now_s: float = 0.0) -> Folded:
-        """Take in one record from the log `source`.
+    def fold(self, record: bytes | Record, *, source: str = LOCAL, name: str = "", now_s: float = 0.0) -> Folded:
+        """Take in one record from the log `source`, or from LOCAL.
 
         `name` says where it was found (its key in the state, its position in the stream), for naming a bad one;
         `now_s` is when.
@@ -207,6 +209,11 @@ class Catalog:
         held = self._stored(read.key)
         if held is not None and (read.epoch, read.counter) <= (held.epoch, held.counter):
             same = (read.epoch, read.counter) == (held.epoch, held.counter)
+            if same and held.source == LOCAL:
+                # Said here first, and now by its log: from here on it is the log's.
+                self._count(read.kind, held, None)
+                held.source = source
+                self._count(read.kind, None, held)
             if same and held.source == source:
                 held.sweep = sweep
             return Stale(read.key, older=not same)

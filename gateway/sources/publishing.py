@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gateway.core.catalog import Catalog
+from gateway.core.catalog import LOCAL, Catalog
 from gateway.core.record import RecordKind
 from gateway.log.base import GLOBAL
 from gateway.log.publisher import Publisher
@@ -30,16 +30,16 @@ class Publishing:
         self._log_of[f"{kind}/{id}"] = log
         publisher = self._publisher_of(log)
         publisher.put(kind, id, body)
-        self._fold(publisher, log, kind, id)
+        self._fold(publisher, kind, id)
 
     def delete(self, kind: str, id: str) -> None:
         """Publish that there is no such thing any more."""
         log = self._log_of.pop(f"{kind}/{id}", GLOBAL if kind == RecordKind.APP else self._region)
         publisher = self._publisher_of(log)
         publisher.delete(kind, id)
-        self._fold(publisher, log, kind, id)
+        self._fold(publisher, kind, id)
 
-    def _fold(self, publisher: Publisher, log: str, kind: str, id: str) -> None:
+    def _fold(self, publisher: Publisher, kind: str, id: str) -> None:
         record = publisher.record(kind, id)
         if record is not None:
-            self._catalog.fold(record, source=log)
+            self._catalog.fold(record, source=LOCAL)
