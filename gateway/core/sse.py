@@ -124,7 +124,8 @@ def error_event(rpc_id: bytes, problem: Problem, request_id: str, mid_event: boo
     `mid_event`: the stream stopped inside an event. That fragment is then given a type that no client acts on
     (of several `event` fields the last counts) and ended.
     """
-    neutralised = b"\nevent: discarded\n\n" if mid_event else b""
+    # The colon: at the start of a line it makes a comment, where a line end alone would complete the event.
+    neutralised = b":\nevent: discarded\n\n" if mid_event else b""
     return b"%bevent: message\ndata: %b\n\n" % (neutralised, jsonrpc_body(problem, rpc_id, request_id))
 
 
