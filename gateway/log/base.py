@@ -153,7 +153,7 @@ def judge(generation: str, position: Place, now: str, last: Place | None, read: 
     Args:
         now: the generation that the store has; empty for none.
         last: the id given out last; None when there is no stream.
-        read: the ids just read behind `position`, in order; read before `now` and `last` were.
+        read: the ids behind `position`, in order. Empty only if nothing was there when `last` was already given out.
     """
     if now != generation:
         return LossReason.NEW_HISTORY if now else LossReason.EMPTY
@@ -161,6 +161,8 @@ def judge(generation: str, position: Place, now: str, last: Place | None, read: 
         return None
     if last is None or last < position:
         return LossReason.STEP_BACK
+    if not read and last > position:
+        return LossReason.GAP
     expected = position.number
     for place in read:
         expected += 1

@@ -20,7 +20,6 @@ from gateway.log.base import (
     START,
     Batch,
     LogUnavailable,
-    LossReason,
     Lost,
     Newer,
     Place,
@@ -178,8 +177,6 @@ class MemoryLog:
         places = [Place(number, 0) for number, _ in entries]
         last = Place(history.last, 0)
         reason = judge(generation, position, history.usable_generation, last, places)
-        if reason is None and generation and not places and last > position:
-            reason = LossReason.GAP
         if reason is not None:
             return Lost(reason, raws)
         return Batch(str(places[-1]), raws) if places else Batch(str(position))

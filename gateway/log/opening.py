@@ -1,0 +1,60 @@
+"""From the configuration's `catalog` URL to a log and a pin store. Each kind of store is imported when it is named."""
+
+from __future__ import annotations
+
+from gateway.log.base import KEPT_ENTRIES, CatalogLog
+from gateway.log.pins import PinTable
+
+
+class UnknownStore(ValueError):
+    """The URL names no store that there is. Its text says what to write instead."""
+
+
+def open_log(url: str, region: str, kept_entries: int = KEPT_ENTRIES) -> CatalogLog:
+    """The log of one region, or of "global". Nothing is connected to before it is first used.
+
+    `memory:` and `memory:NAME` are shared within the process, `sqlite:PATH` within the machine.
+    """
+    scheme, _, rest = url.partition(":")
+    match scheme:
+        case "memory":
+            from gateway.log.memory import MemoryLog
+
+            return MemoryLog.named(rest, region, kept_entries)
+        case "sqlite":
+            from gateway.log.sqlite import SqliteLog
+
+            return SqliteLog(rest, region, kept_entries)
+        case "redis" | "rediss":
+            from gateway.log.redis import RedisLog
+
+            return RedisLog(url, region, kept_entries)
+        case _:
+            raise _unknown(scheme)
+
+
+def open_pins(url: str) -> PinTable:
+    """The pins in the same database, for CachedPins. Nothing is connected to before it is first used."""
+    scheme, _, rest = url.partition(":")
+    match scheme:
+        case "memory":
+            from gateway.log.pins_memory import MemoryPins
+
+            return MemoryPins.named(rest)
+        case "sqlite":
+            from gateway.log.pins_sqlite import SqlitePins
+
+            return SqlitePins(rest)
+        case "redis" | "rediss":
+            from gateway.log.pins_redis import RedisPins
+
+            return RedisPins(url)
+        case _:
+            raise _unknown(scheme)
+
+
+def _unknown(scheme: str) -> UnknownStore:
+    remedy = 'write "redis://host:6379/0", "rediss://host:6379/0", "sqlite:PATH" or "memory:"'
+    if scheme in ("redis+sentinel", "rediss+sentinel"):
+        return UnknownStore(f"{scheme}:// is not built yet; {remedy}")
+    return UnknownStore(f"{scheme!r} is no kind of catalog; {remedy}")

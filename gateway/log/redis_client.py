@@ -1,0 +1,84 @@
+"""A Redis client under our own deadlines: one attempt, bounded in time, and one kind of failure.
+
+The library's retries are off: with them, a stopped Redis is noticed after half a minute. A blocking read waits for less
+than the socket's timeout, which is less than the deadline around all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyError, RedisError
+
+from gateway.log.base import LogUnavailable
+
+CONNECT_S: Final = 2.0
+ANSWER_S: Final = 3.0
+"""Longest time to one answer. Blocking reads wait for at most WAIT_S of the follower, well below."""
+MAX_CONNECTIONS: Final = 16
+"""Of one client; more operations wait for a free one."""
+DEADLINE_S: Final = 4.0
+"""Longest time of one operation of one or more round trips, above what it waits for on purpose."""
+
+
+class RedisClient:
+    """One user's connections. After a failure the next use connects anew."""
+
+    def __init__(self, url: str, where: str) -> None:
+        self.where = where
+        pool = BlockingConnectionPool.from_url(
+            url,
+            timeout=ANSWER_S,
+            max_connections=MAX_CONNECTIONS,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            socket_timeout=ANSWER_S,
+            socket_connect_timeout=CONNECT_S,
+            socket_keepalive=True,
+            health_check_interval=0,
+            protocol=2,
+            decode_responses=False,
+        )
+        self.redis: Redis = Redis.from_pool(pool)
+
+    @contextlib.asynccontextmanager
+    async def asking(self, wait_s: float = 0.0) -> AsyncIterator[Redis]:
+        """The client, for one operation that may take `wait_s` longer than usual. Any failure is LogUnavailable."""
+        limit_s = DEADLINE_S + wait_s
+        try:
+            async with asyncio.timeout(limit_s):
+                yield self.redis
+        except TimeoutError as error:
+            raise await self._failed(f"no answer within {limit_s:g} s", "look whether Redis is stuck") from error
+        except AuthenticationError as error:
+            raise await self._failed(str(error), "correct the user or password in the catalog's URL") from error
+        except NoPermissionError as error:
+            raise await self._failed(str(error), "allow this user the commands in docs/reference/catalog.md") from error
+        except ReadOnlyError as error:
+            raise await self._failed(str(error), "name the primary in the catalog's URL") from error
+        except (RedisError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise await self._failed(reason, "look whether Redis runs and can be reached from here") from error
+
+    async def aclose(self) -> None:
+        await self.redis.aclose()
+
+    async def _failed(self, reason: str, remedy: str) -> LogUnavailable:
+        # The connection that failed is closed by the library; the idle ones lead to the same server.
+        with contextlib.suppress(RedisError, OSError):
+            await self.redis.connection_pool.disconnect(inuse_connections=False)
+        return LogUnavailable(self.where, reason, remedy)
+
+
+def redacted(url: str) -> str:
+    """The server and database of a URL, without user, password and options."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
+    return f"{parts.scheme}://{host}:{parts.port or 6379}{parts.path or '/0'}"
