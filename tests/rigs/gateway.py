@@ -125,6 +125,11 @@ class Gateway:
             response.raise_for_status()
             return response.json()
 
+    async def register(self, app: str, machine: Mapping[str, object]) -> httpx2.Response:
+        """POST an instance to the admin API."""
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            return await client.post(f"{self.admin_url}/v1/apps/{app}/machines", json=dict(machine))
+
     async def metrics(self) -> dict[str, float]:
         """Every sample of /metrics, its name with labels as printed."""
         async with httpx2.AsyncClient(trust_env=False) as client:
