@@ -2,7 +2,8 @@
 
 A body is fed the bytes that arrive and says how many of them are its own, so that they can be relayed as they
 came and what follows can be kept for the next message. Follows RFC 9112 sections 6 and 7; a chunk's line endings
-must be CRLF, its extensions visible ASCII, its trailers free of routing and framing fields.
+must be CRLF, its extensions well-formed and without blanks around their marks, its trailers free of routing and
+framing fields: chunks go on as they came, so what is accepted must read the same to every parser behind.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ MAX_TRAILER_BYTES = 8192
 MAX_FILL_BYTES = 65536
 """How much of a broken chunk is filled up."""
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e]*)?")
-_TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t\x20-\x7e\x80-\xff]*")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED = rb"\"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*+\""
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*+")
+_TRAILER_LINE = re.compile(rb"(" + _TOKEN + rb"):[\t\x20-\x7e\x80-\xff]*+")
 
 
 class FramingFault(Exception):
@@ -153,8 +156,9 @@ class ChunkedBody:
     def _take_line(self, data: bytes, pos: int) -> tuple[bytes | None, int]:
         """The line that ends next, without its CRLF, and where it ends; None when it has not ended yet."""
         line = self._line
+        limit = MAX_TRAILER_BYTES if self._state == _TRAILER else MAX_SIZE_LINE_BYTES
         if line:
-            rest = line + data[pos : pos + MAX_SIZE_LINE_BYTES + 2]
+            rest = line + data[pos : pos + limit + 2]
             at = rest.find(b"\r\n")
             if at >= 0:
                 self._line = b""
@@ -163,9 +167,9 @@ class ChunkedBody:
             at = data.find(b"\r\n", pos)
             if at >= 0:
                 return data[pos:at], at + 2
-            rest = data[pos : pos + MAX_SIZE_LINE_BYTES + 2]
-        limit = MAX_TRAILER_BYTES if self._state == _TRAILER else MAX_SIZE_LINE_BYTES
-        if len(rest) > limit or (self._state == _AFTER and rest != b"\r") or b"\n" in rest:
+            rest = data[pos : pos + limit + 2]
+        # The CRLF itself may be cut in two.
+        if len(rest) > limit + rest.endswith(b"\r") or (self._state == _AFTER and rest != b"\r") or b"\n" in rest:
             raise FramingFault("a chunk's line does not end in CRLF")
         self._line = rest
         return None, len(data)
