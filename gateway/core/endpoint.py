@@ -189,12 +189,17 @@ def rewrite_endpoint(data: bytes, pin: bytes, prefix: bytes, authorities: Collec
         if named is None or not _is_own(named[1].lower(), port, authorities):
             return None
         rest = rest[named.end() :]
+        if rest.startswith(b"\\"):
+            return None
         if not rest.startswith(b"/"):
             rest = b"/" + rest
     rest, hash_, fragment = rest.partition(b"#")
     path, _, query = rest.partition(b"?")
     if path.startswith((b"/", b"\\")):
         path = prefix + path
+    if path.startswith((b"//", b"/\\")):
+        # Without its authority this would read as one (WHATWG URL serialises such a path in the same way).
+        path = b"/." + path
     joined = b"".join((path, b"?", query, b"&" if query else b"", _PIN_MARK, pin, hash_, fragment))
     # Once more over the whole: nothing that a record puts into `prefix` may end the event's line.
     return joined.translate(None, _REMOVED)
