@@ -7,6 +7,7 @@ through `Publish` and answers `AgentApi`. Each instance's own life is in owned.p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -138,10 +139,11 @@ class Agent:
         return True
 
     async def _watch(self, driver: Driver) -> None:
-        async for observed in driver.watch():
-            owned = self._owned.get(observed.key)
-            if owned is not None:
-                owned.ended(observed)
+        async with contextlib.aclosing(driver.watch()) as seen:
+            async for observed in seen:
+                owned = self._owned.get(observed.key)
+                if owned is not None:
+                    owned.ended(observed)
 
     # --- AgentApi ----------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ A driver starts and stops instances on one platform and knows nothing of session
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -139,8 +139,8 @@ class Driver(Protocol):
     def list(self) -> Sequence[Observed]:
         """Everything `inspect` would answer for."""
 
-    def watch(self) -> AsyncIterator[Observed]:
-        """Yield an instance when it ended by itself. One watcher at a time.
+    def watch(self) -> AsyncGenerator[Observed, None]:
+        """Yield an instance when it ended by itself. One watcher at a time; it ends when it is closed or cancelled.
 
         An instance that ends twice before it is read is yielded once, as it is last known: compare incarnations.
         """

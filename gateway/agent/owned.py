@@ -39,6 +39,7 @@ from gateway.agent.base import (
 )
 from gateway.agent.health import HealthWatch
 from gateway.agent.probes import until_ready
+from gateway.core.bodies import instance_body
 from gateway.core.lifecycle import (
     Backoff,
     Event,
@@ -58,7 +59,7 @@ PORT_ATTEMPTS: Final = 3
 """Starts in a row when somebody else took the chosen port."""
 INCARNATION_CHARACTERS: Final = string.digits + string.ascii_lowercase
 
-log = structlog.get_logger(__name__)
+logger = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
@@ -337,13 +338,13 @@ class Owned:
         return "".join(self._context.rng.choices(INCARNATION_CHARACTERS, k=8))
 
     def _set_health(self, healthy: bool, reason: str) -> None:
-        log.info("instance health", instance=str(self._spec.key), healthy=healthy, reason=reason)
+        logger.info("instance health", instance=str(self._spec.key), healthy=healthy, reason=reason)
         self._set(healthy=healthy)
 
     def _move(self, event: Event, **changes: Any) -> None:
         self._set(state=step(self._instance.state, event), **changes)
         failure = self._failure if self._instance.state is State.FAILED else None
-        log.info(
+        logger.info(
             "instance " + self._instance.state.value,
             instance=str(self._spec.key),
             incarnation=self._instance.incarnation,
@@ -358,13 +359,6 @@ class Owned:
         self._context.publish.put("instance", str(self._spec.key), body)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def instance_body(instance: Instance) -> dict[str, object]:
-    """The body of an instance record."""
-    body = dataclasses.asdict(instance)
-    body["address"] = str(instance.address) if instance.address is not None else None
-    return body
 
 
 async def _unless(ended: asyncio.Future[Failure], work: Coroutine[Any, Any, T]) -> T | Failure:

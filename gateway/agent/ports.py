@@ -7,10 +7,14 @@ chance, connect to itself and look like a listening server (TCP simultaneous ope
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import random
 import socket
 from collections.abc import Container
 from typing import Final
+
+from gateway.core.model import Address
 
 LOOPBACK: Final = "127.0.0.1"
 RANGE: Final = range(20_000, 32_000)
@@ -28,20 +32,28 @@ def free_port(taken: Container[int], rng: random.Random) -> int:
     """
     for _ in range(ATTEMPTS):
         port = rng.choice(RANGE)
-        if port not in taken and not in_use(port):
+        if port not in taken and not in_use(Address(LOOPBACK, port)):
             return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
-def in_use(port: int) -> bool:
-    """Whether a listen on this loopback port would fail now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As most servers do: a port whose last connections are in TIME_WAIT is free to listen on.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return True
+def in_use(address: Address) -> bool:
+    """Whether a listen on this address of this host would fail now because somebody has it.
+
+    Names other than `localhost`, and addresses of other hosts, never are: the app's own error says more than a guess.
+    """
+    host = LOOPBACK if address.host == "localhost" else address.host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        ipaddress.ip_address(host)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As most servers do: a port whose last connections are in TIME_WAIT is free to listen on.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, address.port))
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    except ValueError:  # a name
+        return False
     return False

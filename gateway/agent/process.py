@@ -13,7 +13,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -57,7 +57,7 @@ class _Run:
             return None
         tail = self.child.lines.tail()
         detail = f"its last output:\n{tail}" if tail else "it printed nothing"
-        if any(words in tail.lower() for words in _PORT_TAKEN_WORDS) or in_use(self.address.port):
+        if any(words in tail.lower() for words in _PORT_TAKEN_WORDS) or in_use(self.address):
             text = f"{self.spec.key} could not listen on port {self.address.port}, which is taken"
             return Failure(FailureKind.PORT_TAKEN, text, detail)
         return Failure(FailureKind.EXITED, f"{self.spec.key} {describe_status(status)}", detail)
@@ -129,7 +129,7 @@ class ProcessDriver:
     def list(self) -> Sequence[Observed]:
         return [run.observed() for run in self._runs.values()]
 
-    async def watch(self) -> AsyncIterator[Observed]:
+    async def watch(self) -> AsyncGenerator[Observed, None]:
         while True:
             await self._has_news.wait()
             while self._news:
@@ -149,6 +149,10 @@ class ProcessDriver:
 
     def _choose_address(self, spec: Spec) -> Address:
         if spec.address is not None:
+            if in_use(spec.address):
+                # Else whoever listens there would be taken for the instance.
+                text = f"{spec.key} cannot listen on port {spec.address.port}, which is taken"
+                raise DriverError(Failure(FailureKind.PORT_TAKEN, text, str(spec.address)))
             return spec.address
         taken = {run.address.port for run in self._runs.values()}
         try:

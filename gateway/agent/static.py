@@ -6,7 +6,7 @@ Whether such an instance answers is known from the agent's checks only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from gateway.agent.base import DriverError, Failure, FailureKind, InstanceKey, Observed, Spec
 from gateway.core.model import Address
@@ -41,7 +41,7 @@ class StaticDriver:
     def list(self) -> Sequence[Observed]:
         return list(self._known.values())
 
-    async def watch(self) -> AsyncIterator[Observed]:
+    async def watch(self) -> AsyncGenerator[Observed, None]:
         """Never yields: nobody tells when a plain address goes away."""
         await asyncio.get_running_loop().create_future()
         nothing: tuple[Observed, ...] = ()
