@@ -23,8 +23,6 @@ from gateway.core.routes import Routes
 from gateway.core.tables import Slot, Stored
 
 DIGEST_BYTES: Final = 16
-_NOT_IN_LOG: Final = -1
-"""The sweep of a record that was folded before its log had it."""
 LOCAL: Final = ""
 """The source of records that were published here and that no log has given back yet: no log can be missing them."""
 
@@ -46,7 +44,7 @@ class Stale:
 
     key: str
     older: bool
-    """True when the version held is newer."""
+    """The catalog has a newer version from this very log: said twice, or the log stepped back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +197,12 @@ class Catalog:
         """
         self.applying = f"{source}: {name or 'record'}"
         read = decode(record) if isinstance(record, bytes) else record
-        sweep = self._sweeps.get(source, 0) if isinstance(record, bytes) else _NOT_IN_LOG
-        folded = self._fold(read, source, sweep, name, now_s)
+        folded = self._fold(read, source, name, now_s)
         self.applying = ""
         return folded
 
-    def _fold(self, read: Record | BadRecord, source: str, sweep: int, name: str, now_s: float) -> Folded:
+    def _fold(self, read: Record | BadRecord, source: str, name: str, now_s: float) -> Folded:
+        sweep = self._sweeps.get(source, 0)
         if isinstance(read, BadRecord):
             return self._refuse(read, source, name, now_s)
         self.applying = f"{source}: {read.key} by {read.writer}"
@@ -217,8 +215,8 @@ class Catalog:
                 held.source = source
                 self._count(read.kind, None, held)
             if same and held.source == source:
-                held.sweep = max(held.sweep, sweep)
-            return Stale(read.key, older=not same)
+                held.sweep = sweep
+            return Stale(read.key, older=not same and held.source == source)
         value: App | Instance | None = None
         if not read.deleted:
             parsed = self._parse(read)
@@ -312,11 +310,6 @@ class Catalog:
         for key, stored in self._keyed():
             if stored.source == source and stored.sweep != sweep:
                 yield key
-
-    def in_log(self, key: str) -> bool:
-        """Whether the current version of this key was ever seen in its log."""
-        stored = self._stored(key)
-        return stored is not None and stored.sweep != _NOT_IN_LOG
 
     def forget_unswept_quarantine(self, source: str) -> None:
         """Forget the bad records that the log no longer holds."""

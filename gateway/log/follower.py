@@ -222,16 +222,13 @@ class Follower:
             await _yield()
         self.resyncs += 1
         missing = await self._missing()
-        # What this process is just about to write did not go.
-        gone = [key for key in missing if self._catalog.in_log(key)]
-        own = [key for key in missing if not self._catalog.in_log(key)]
-        if same_history and self._are_few(gone):
-            if gone:
-                logger.info("records are gone from the catalog log", source=self.source, dropped=len(gone))
-            self._catalog.drop(gone)
-            missing = own
-        elif gone:
-            self._hold(gone, snapshot.generation)
+        if same_history and self._are_few(missing):
+            if missing:
+                logger.info("records are gone from the catalog log", source=self.source, dropped=len(missing))
+            self._catalog.drop(missing)
+            missing = []
+        elif missing:
+            self._hold(missing, snapshot.generation)
         self._owed = missing
         self._catalog.forget_unswept_quarantine(self.source)
         self._seen_generation = snapshot.generation
