@@ -37,7 +37,8 @@ class _Held(NamedTuple):
 
 
 class MemoryHistory:
-    """What a store holds for one log. It can be given faults: `away`, `flush`, `trim`, `restore`, `write_raw`."""
+    """What a store holds for one log. It can be given faults: `away`, `flush`, `lose_state`, `trim`, `restore`,
+    `write_raw`."""
 
     def __init__(self, name: str = "memory:", kept_entries: int = KEPT_ENTRIES) -> None:
         self.name = name
@@ -89,6 +90,10 @@ class MemoryHistory:
         self._state.clear()
         self._stream.clear()
         self.generation, self.last = "", 0
+        self.changed()
+
+    def lose_state(self) -> None:
+        self._state.clear()
         self.changed()
 
     def trim(self, kept: int) -> None:
