@@ -201,6 +201,7 @@ class Target:
         return f"Elicitation completed: action={result.action}, content={json.dumps(result.content)}"
 
     async def _reconnection(self, ctx: Ctx, _: dict[str, Any]) -> str:
+        await _pause()  # the priming event has to be out before the stream ends
         if ctx.close_sse_stream is not None:
             await ctx.close_sse_stream()
         await _pause()
