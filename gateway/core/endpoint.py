@@ -145,6 +145,9 @@ class EndpointRewriter:
             self.found = Found.OTHER_EVENT
             if kind == b"endpoint":
                 self._rewrite(b"\n".join(data))
+                if self._held[-1][1] == b"\r" and end.startswith(b"\n"):
+                    # A data line between the two was dropped; together they would be one line end.
+                    self._held.append((b"", b"\n"))
         # An event without data is none, or one that only carries an id (MCP 2025-11-25 primes streams by those).
         for held_line, held_end in self._held:
             out += (held_line, held_end)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.head import RequestHead, parse_request
-from gateway.core.model import Address, App, AppTable, Instance, State
+from gateway.core.model import Address, App, AppTable, Instance
 
 
 def head(method: str = "GET", target: str = "/", /, **fields: str | bytes) -> RequestHead:
@@ -24,10 +24,9 @@ def app(**settings: Any) -> App:
 
 
 def instance(id: str = "i-1", /, **settings: Any) -> Instance:
-    """A running instance; with `state` anything else, one that does not run and has no address."""
+    """A running instance. In other states too it has the address it had, or will have."""
     settings.setdefault("incarnation", "k3j9")
-    if settings.get("state", State.STARTED) is State.STARTED:
-        settings.setdefault("address", Address("10.0.0.1", 9001))
+    settings.setdefault("address", Address("10.0.0.1", 9001))
     return Instance("tools", id, **settings)
 
 

@@ -236,6 +236,12 @@ def test_crlf_cut_after_a_replaced_data_line() -> None:
     assert one.feed(b"\n: rest") == b"\n: rest"
 
 
+def test_line_ends_around_a_dropped_line_do_not_meet() -> None:
+    out, found = run([b"data: /m\nevent: endpoint\rdata\n\ndata: next\n\n"])
+    assert found is Found.REWRITTEN
+    assert out == b"data: /m?moorage_pin=the-PIN_1\nevent: endpoint\r\n\ndata: next\n\n"
+
+
 def test_what_comes_before_the_event_passes_at_once() -> None:
     one = rewriter()
     assert one.feed(b": ping\r") == b": ping\r"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.builders import app, head
 
 from gateway.core.model import App, Kind
 from gateway.core.seal import Stream
 from gateway.core.target import target
+from tests.core.builders import app, head
 
 KEPT, STRIPPED = app(path="/tools"), app(path="/tools/", strip_path=True)
 
