@@ -15,6 +15,8 @@ from gateway.core.target import target
 from gateway.data.relay import Relay
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.core.head import ResponseHead
     from gateway.data.exchange import Exchange
     from gateway.data.load import Load
@@ -27,12 +29,16 @@ _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE
 
 
 class Attempts:
-    """The attempts of one exchange; at most one is under way."""
+    """The attempts of one exchange; at most one is under way.
 
-    __slots__ = ("_count", "_exchange", "_load", "_streams", "instance", "relay", "upstream")
+    The exchange is passed in and not kept: a cycle would leave each request to the garbage collector.
+    """
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    __slots__ = ("_count", "_freed", "_load", "_streams", "instance", "relay", "upstream")
+
+    def __init__(self, freed: Callable[[str, str], None]) -> None:
+        """`freed` is told app and instance when the instance carries less."""
+        self._freed = freed
         self._count = 0
         self._load: Load | None = None
         self._streams = False
@@ -42,9 +48,9 @@ class Attempts:
         self.upstream: Upstream | None = None
         """The connection that the request was sent on, while it is this exchange's."""
 
-    def connect(self, decision: Forward) -> None:
+    def connect(self, exchange: Exchange, decision: Forward) -> None:
         """Send the exchange to this instance."""
-        gateway = self._exchange.gateway
+        gateway = exchange.gateway
         instance = self.instance = decision.instance
         self._count += 1
         self._load = load = gateway.loads.of(instance.app, instance.id)
@@ -56,13 +62,12 @@ class Attempts:
         assert instance.address is not None
         upstream = gateway.pool.take(instance.address)
         if upstream is not None:
-            self.connected(upstream)
+            self.connected(exchange, upstream)
         else:
-            gateway.pool.dial(instance.address, self)
+            gateway.pool.dial(instance.address, exchange)
 
-    def connected(self, upstream: Upstream) -> None:
-        """Dialling: a connection is there."""
-        exchange = self._exchange
+    def connected(self, exchange: Exchange, upstream: Upstream) -> None:
+        """A connection is there: send."""
         gateway = exchange.gateway
         if exchange.over:
             gateway.pool.give(upstream, gateway.now_s)
@@ -95,18 +100,18 @@ class Attempts:
         if edge.write_paused_s:
             self.relay.throttle(slow=True)
 
-    def connect_failed(self, code: Code, reason: str) -> None:
-        """Dialling: there is no connection. Nothing was sent, so another instance may be tried."""
-        exchange, instance = self._exchange, self.instance
+    def connect_failed(self, exchange: Exchange, code: Code, reason: str) -> None:
+        """There is no connection. Nothing was sent, so another instance may be tried."""
+        instance = self.instance
         if exchange.over:
             return
         assert instance is not None
         exchange.gateway.loads.failed(instance.app, instance.id)
-        self._elsewhere(exchange.problem(code, reason))
+        self._elsewhere(exchange, exchange.problem(code, reason))
 
-    def _elsewhere(self, problem: Problem) -> None:
+    def _elsewhere(self, exchange: Exchange, problem: Problem) -> None:
         """This attempt failed before anything could have been carried out: decide anew without its instance."""
-        exchange, instance = self._exchange, self.instance
+        instance = self.instance
         assert instance is not None
         self.leave()
         if self._count >= MAX_ATTEMPTS:
@@ -119,13 +124,13 @@ class Attempts:
         else:
             exchange.go(decision)
 
-    def retry_on(self, head: ResponseHead) -> bool:
+    def retry_on(self, exchange: Exchange, head: ResponseHead) -> bool:
         """Whether this answer was dropped and the request sent elsewhere.
 
         MCP 2026-07-28: `server/discover` and lists can be answered by any instance, and a client takes a 5xx on
         discovery for an old server (mcp, `auto` mode). An `initialize` answered 503 has made no session yet.
         """
-        exchange, instance = self._exchange, self.instance
+        instance = self.instance
         intent = exchange.routing.intent
         if head.status < 500 or intent is None or instance is None or not exchange.body.kept:
             return False
@@ -136,16 +141,16 @@ class Attempts:
         exchange.go(exchange.routing.without(instance.id))
         return True
 
-    def unanswered(self) -> None:
+    def unanswered(self, exchange: Exchange) -> None:
         """The connection ended before a whole head came."""
-        exchange, upstream = self._exchange, self.upstream
+        upstream = self.upstream
         assert upstream is not None
         intent = exchange.routing.intent
         problem = exchange.problem(Code.PU02, "the instance closed the connection before it answered")
         if not exchange.body.kept:
             exchange.fail(problem)
         elif intent is not None and intent.kind is Kind.ANYWHERE:
-            self._elsewhere(problem)
+            self._elsewhere(exchange, problem)
         elif upstream.reused and exchange.head.method in _IDEMPOTENT and self._count < MAX_ATTEMPTS:
             # An idle connection that the instance closed in that very moment; RFC 9112 9.3.1 allows the repeat.
             self.leave()
@@ -179,4 +184,4 @@ class Attempts:
         else:
             load.requests -= 1
         assert self.instance is not None
-        self._exchange.gateway.loads.freed(self.instance.app, self.instance.id)
+        self._freed(self.instance.app, self.instance.id)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gateway.data.edge import Edge
     from gateway.data.relay import Relay, Taught
     from gateway.data.sessions import Session
+    from gateway.data.upstream import Upstream
 
 
 class Exchange:
@@ -67,7 +68,7 @@ class Exchange:
         self.routing = Routing(self.gateway, head, edge.peer)
         self.step: Step | None = None
         """What a punted exchange waits for."""
-        self.attempts = Attempts(self)
+        self.attempts = Attempts(self.gateway.loads.freed)
         self.session: Session | None = None
         """The listed session that this request belongs to."""
         self.stream_number = 0
@@ -150,7 +151,7 @@ class Exchange:
             return
         self.step = None
         if isinstance(step, Forward):
-            self.attempts.connect(step)
+            self.attempts.connect(self, step)
         elif isinstance(step, Refuse):
             self.refuse(step.problem)
         else:
@@ -163,6 +164,14 @@ class Exchange:
         self._punt = None
         if self.step is not None and not self.over:
             self.refuse(self.problem(Code.PG01, "the slow path came to no decision"))
+
+    # --- Dialling ----------------------------------------------------------------------
+
+    def connected(self, upstream: Upstream) -> None:
+        self.attempts.connected(self, upstream)
+
+    def connect_failed(self, code: Code, reason: str) -> None:
+        self.attempts.connect_failed(self, code, reason)
 
     # --- what the relay reports --------------------------------------------------------
 
@@ -296,6 +305,7 @@ class Exchange:
         gateway, stream = self.gateway, self._stream
         if stream is not None:
             gateway.streams.discard(stream)
+            self._stream = None
             if self.session is not None:
                 self.session.streams -= 1
         self.attempts.leave()

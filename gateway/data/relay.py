@@ -124,7 +124,7 @@ class Relay:
     def lost(self, broken: bool) -> None:
         body = self._body
         if body is None:
-            self._exchange.attempts.unanswered()
+            self._exchange.attempts.unanswered(self._exchange)
         elif not broken and body.end():
             if self._encode:
                 self._write(self._closing())
@@ -184,7 +184,7 @@ class Relay:
                 self._buffer = b""
                 return
         self._buffer = b""
-        if not exchange.attempts.retry_on(head):
+        if not exchange.attempts.retry_on(exchange, head):
             self._answer(head, rest)
 
     def _informal(self, head: ResponseHead) -> bytes:
