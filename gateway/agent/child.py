@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
 from typing import Final, cast
 
 from gateway.agent.output import Lines
+from gateway.agent.reaper import group_lives
 
 DRAIN_S: Final = 0.2
 """How long the output of an ended process is awaited: a process it left behind may hold the pipe open for ever."""
 GROUP_POLL_S: Final = 0.01
+KILLED_S: Final = 2.0
+"""SIGKILL takes effect at once, but for a process in uninterruptible sleep, which nothing can end."""
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -96,8 +100,7 @@ class Child(asyncio.SubprocessProtocol):
             async with asyncio.timeout(grace_s):
                 self.signal_group(signal.SIGTERM)
                 await self._exited.wait()
-                while self.signal_group(0):  # noqa: ASYNC110 - nobody is told when a grandchild ends
-                    await asyncio.sleep(GROUP_POLL_S)  # noqa: TID251 - as above
+                await self._group_empty()
                 group_empty = True
         except TimeoutError:
             pass
@@ -105,9 +108,20 @@ class Child(asyncio.SubprocessProtocol):
             # Also when cancelled: what was told to end may not be left half-ended.
             if not group_empty:
                 self.signal_group(signal.SIGKILL)
-        await self.ended.wait()
+        await self.killed()
 
     def kill(self) -> None:
         """SIGKILL to the whole group, at once."""
         self.stop_asked = True
         self.signal_group(signal.SIGKILL)
+
+    async def killed(self) -> None:
+        """Return when everything that was killed has ended; at most KILLED_S later for what the kernel holds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KILLED_S):
+                await self.ended.wait()
+                await self._group_empty()
+
+    async def _group_empty(self) -> None:
+        while group_lives(self.pid):  # noqa: ASYNC110 - nobody is told when a grandchild ends
+            await asyncio.sleep(GROUP_POLL_S)  # noqa: TID251 - as above

@@ -263,8 +263,10 @@ class Owned:
         stopped = await _unless(ended, self._context.starts.acquire())
         if isinstance(stopped, Failure):
             return stopped
+        # From here on, not from when it was asked for: waiting for a turn is not its fault.
+        deadline_s = asyncio.get_running_loop().time() + self._app.wake_timeout_s * READY_SHARE
         try:
-            result = await self._attempt(ended)
+            result = await self._attempt(ended, deadline_s)
             for _ in range(PORT_ATTEMPTS - 1):
                 if isinstance(result, Address) or result.kind is not FailureKind.PORT_TAKEN:
                     break
@@ -273,21 +275,21 @@ class Owned:
                 # An incarnation of its own, so that a late report of the first end is not taken for the second's.
                 self._instance = dataclasses.replace(self._instance, incarnation=self._new_incarnation())
                 ended = self._ended = asyncio.get_running_loop().create_future()
-                result = await self._attempt(ended)
+                result = await self._attempt(ended, deadline_s)
             return result
         finally:
             self._context.starts.release()
 
-    async def _attempt(self, ended: asyncio.Future[Failure]) -> Address | Failure:
+    async def _attempt(self, ended: asyncio.Future[Failure], deadline_s: float) -> Address | Failure:
         if ended.done():
             return ended.result()
-        limit_s = self._app.wake_timeout_s * READY_SHARE
         key = self._spec.key
         try:
             address = await self._driver.start(self._spec, self._instance.incarnation)
         except DriverError as error:
             return error.failure
-        outcome = await _unless(ended, until_ready(key, address, self._app.checks, self._context.client, limit_s))
+        ready = until_ready(key, address, self._app.checks, self._context.client, deadline_s)
+        outcome = await _unless(ended, ready)
         if not isinstance(outcome, Failure):
             return address
         if outcome.kind in {FailureKind.NEVER_LISTENED, FailureKind.CHECK_FAILED}:

@@ -60,19 +60,22 @@ def check_client() -> httpx2.AsyncClient:
 
 
 async def until_ready(
-    key: InstanceKey, address: Address, checks: Sequence[Check], client: httpx2.AsyncClient, limit_s: float
+    key: InstanceKey, address: Address, checks: Sequence[Check], client: httpx2.AsyncClient, deadline_s: float
 ) -> Ready | Failure:
-    """Return when the port is open and every check has passed once, or with the last thing that was wrong."""
+    """Return when the port is open and every check has passed once, or with the last thing that was wrong.
+
+    `deadline_s` is of the event loop's clock.
+    """
     began_s = time.monotonic()
-    said = f"{key} did not listen on its port within {limit_s:.3g} s"
+    said = f"{key} did not listen on its port in time (wake_timeout)"
     hint = f"nothing answers at {address}; the command must listen on the port given as {{port}} or PORT"
     failure = Failure(FailureKind.NEVER_LISTENED, said, hint)
     try:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout_at(deadline_s):
             while not await listens(address):
                 await _pause(began_s)
             for check in checks:
-                said = f"{key} listens, but its checks did not pass within {limit_s:.3g} s"
+                said = f"{key} listens, but its checks did not pass in time (wake_timeout)"
                 failure = Failure(FailureKind.CHECK_FAILED, said, f"GET {check.path} was not answered")
                 while isinstance(result := await run_check(address, check, client), NotPassed):
                     failure = Failure(FailureKind.CHECK_FAILED, said, result.reason)

@@ -141,7 +141,7 @@ class ProcessDriver:
         for run in self._runs.values():
             run.child.kill()
         for run in list(self._runs.values()):
-            await run.child.ended.wait()
+            await run.child.killed()
         self._runs.clear()
         await self._leash.aclose()
 

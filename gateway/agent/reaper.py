@@ -1,4 +1,4 @@
-"""The program that ends a dead agent's instances; run as a file, by `leash.Leash`, and imported by nobody.
+"""The program that ends a dead agent's instances; run as a file by `leash.Leash`, and what it knows of process groups.
 
 It reads lines from standard input: `+<process group> <mark>` and `-<process group> <mark>`. The pipe's other end is
 held by the agent alone, so its end of file, however the agent died, means that nobody looks after the instances any
@@ -41,13 +41,40 @@ def marked(mark: bytes) -> set[int]:
     return found
 
 
+def group_lives(group: int) -> bool:
+    """Whether a process of the group still runs. One that has ended but was not collected by its parent does not.
+
+    An orphan is collected by process 1, and in a container that may be a program that never does.
+    """
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    if not sys.platform.startswith("linux"):
+        return True
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # proc(5): pid (comm) state ppid pgrp; comm may hold anything, also parentheses.
+                state, _, pgrp = file.read().rpartition(b")")[2].split()[:3]
+        except (OSError, ValueError):  # ended meanwhile
+            continue
+        if int(pgrp) == group and state not in {b"Z", b"X"}:
+            return True
+    return False
+
+
 def signal_all(groups: set[int], mark: bytes, number: int) -> bool:
-    """Signal every group and every marked process; return whether there was any."""
+    """Signal every group and every marked process; return whether any lived."""
     any_left = False
     for group in groups:
+        if not group_lives(group):
+            continue
+        any_left = True
         try:
             os.killpg(group, number)
-            any_left = True
         except OSError:
             continue
     for pid in marked(mark):

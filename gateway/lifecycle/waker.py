@@ -91,6 +91,7 @@ class Waker:
         self._clock_s = clock_s
         self._wakes: dict[str, dict[str, _Wake]] = {}
         self._unsubscribe = catalog.subscribe(self._on_change)
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Waker {self.waking()}>"
@@ -121,8 +122,10 @@ class Waker:
             self.holds.leave(app)
 
     def close(self) -> None:
-        """Give up every wake; who is held gets CancelledError. The agent's starts go on."""
-        self._unsubscribe()
+        """Give up every wake; who is held gets CancelledError. The agent's starts go on. Idempotent."""
+        if not self._closed:
+            self._unsubscribe()
+        self._closed = True
         for of_app in self._wakes.values():
             for wake in of_app.values():
                 wake.task.cancel()

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--status", type=int, help="exit with it instead of listening")
     parser.add_argument("--deaf", action="store_true", help="never listen")
     parser.add_argument("--lose-port", type=int, default=0, help="complain of a taken port this often (see --starts)")
-    parser.add_argument("--listening", help="file for the monotonic time at which it listened")
+    parser.add_argument("--listening", help="file that gets one line, the monotonic time, per listen")
     options = parser.parse_args()
     if options.starts:
         with open(options.starts, "a", encoding="utf-8") as file:
@@ -53,7 +53,8 @@ def main() -> None:
 def serve(port: int, unready: str | None, listening: str | None) -> None:
     with socket.create_server(("127.0.0.1", port)) as listener:
         if listening:
-            Path(listening).write_text(str(time.monotonic()), encoding="utf-8")
+            with open(listening, "a", encoding="utf-8") as file:
+                file.write(f"{time.monotonic()}\n")
         print(f"{os.environ['FLY_MACHINE_ID']} listens", flush=True)
         while True:
             connection, _ = listener.accept()
