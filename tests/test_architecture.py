@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "lifecycle": {"lifecycle", "core", "agent.base"},
     "sources": {"sources", "core", "config", "agent.base", "log.base"},
     "data": {"data", "core", "log.base"},
-    "admin": {"admin", "core"},
+    "admin": {"admin", "core", "data", "lifecycle", "agent.base", "log.base", "sources.admin"},
     "control": {"control", "core"},
     "proxy": {"core", "data", "lifecycle", "log.base"},
     "admin_client": {"admin_client", "core"},

@@ -1,0 +1,228 @@
+"""/v1/explain: which rule decides a request, what would be done with it, and why not otherwise.
+
+The answer is made by the very code that routes requests: a head is parsed from bytes, and `gateway.data.routing`
+classifies it and decides. Nothing is counted, nothing is woken, nothing is sent. Session ids go in and never come out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin import reasons
+from gateway.admin.answers import AdminCode, Refusal, answer
+from gateway.admin.needs import Admin
+from gateway.admin.question import Question, read_question
+from gateway.core.ask import Asked, LookUpPin
+from gateway.core.head import RequestHead, parse_request
+from gateway.core.headers import peer
+from gateway.core.model import (
+    App,
+    AppProtocol,
+    AppTable,
+    Ask,
+    Decision,
+    Dialect,
+    Forward,
+    Instance,
+    Intent,
+    Kind,
+    Pin,
+    Refuse,
+    SessionIds,
+    Wait,
+    Wake,
+)
+from gateway.core.problems import TABLE, Code, Problem, status
+from gateway.core.seal import Opened
+from gateway.data.routing import Routing, Step
+from gateway.data.sessions import Session, name_of
+from gateway.log.base import LogUnavailable
+
+MAX_OTHERS = 100
+
+
+class Explain:
+    """The endpoint."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self._gateway = admin.gateway
+
+    async def explain(self, request: Request) -> Response:
+        question = await read_question(request)
+        listed = self._listed(question)
+        app = self._app(question, listed)
+        if question.session and app is None and not question.host:
+            # No app's key opens it: the answer is the one its client gets.
+            app = next((one for one in self._apps() if one.protocol is not AppProtocol.HTTP), None)
+        raw = question.head(_host(app) if app is not None else "localhost", app.path if app is not None else "/")
+        head = parse_request(raw, self._gateway.limits.header_count)
+        if isinstance(head, Problem):
+            return answer({"request": None, "app": "", **_refused(head)})
+        step, routing = await self._route(question, head, listed)
+        return answer({"request": _request(head), **self._told(question, step, routing, listed)})
+
+    # --- what is meant -----------------------------------------------------------------
+
+    def _listed(self, question: Question) -> Session | None:
+        """The session on this gateway's list."""
+        wanted = question.name or (name_of(question.session.encode()) if question.session else "")
+        found = next((one for one in self._gateway.sessions if one.name == wanted), None) if wanted else None
+        if question.name and found is None:
+            raise Refusal(AdminCode.AD03, "there is no session of this name here; GET /v1/sessions lists them")
+        return found
+
+    def _app(self, question: Question, listed: Session | None) -> App | None:
+        """The app that a question without a host is about."""
+        name = question.app or (listed.app if listed is not None else "")
+        if name:
+            table = self._gateway.catalog.app(name)
+            if table is None:
+                raise Refusal(AdminCode.AD03, f"there is no app {name}")
+            return table.app
+        if question.session and not question.host:
+            return next((one for one in self._apps() if self._opens(one, question)), None)
+        return None
+
+    def _apps(self) -> list[App]:
+        catalog = self._gateway.catalog
+        return [table.app for name in catalog.apps() if (table := catalog.app(name)) is not None]
+
+    def _opens(self, app: App, question: Question) -> bool:
+        """Whether a session id is one of this app's, and of the caller whose credentials are given."""
+        given = next((one for one in question.headers if one.lower().startswith("authorization:")), None)
+        authorization = given.partition(":")[2].strip().encode("latin-1") if given is not None else None
+        principal = self._gateway.principal(authorization)
+        return isinstance(self._gateway.sealer.open_session(app.name, question.session.encode(), principal), Opened)
+
+    # --- routing -----------------------------------------------------------------------
+
+    async def _route(
+        self, question: Question, head: RequestHead, listed: Session | None
+    ) -> tuple[Step | None, Routing]:
+        """The decision, or None where the body is needed and was not given."""
+        gateway = self._gateway
+        routing = Routing(gateway, head, peer(question.client, 0, gateway.region, gateway.trusted_proxies))
+        if question.name and listed is not None:
+            # Its id is not at hand, but what passed through here says where it lives.
+            intent = Intent(Kind.IN_SESSION, Dialect.SESSION_2025)
+            table = routing.table = gateway.catalog.app(listed.app)
+            assert table is not None
+            routing.intent = intent
+            routing.asked = Asked(Ask(intent, Pin(listed.instance, listed.incarnation)))
+            return routing.decide(), routing
+        step = routing.by_head()
+        if step is None and question.body is not None:
+            step = routing.by_body(question.body)
+        if isinstance(step, LookUpPin):
+            try:
+                step = routing.found(await self._admin.pins.get(routing.app, step.kind, step.key))
+            except LogUnavailable as error:
+                step = Refuse(Problem(Code.PG04, f"the pin store cannot be read: {error}", routing.app, "", 1))
+        return step, routing
+
+    # --- telling -----------------------------------------------------------------------
+
+    def _told(self, question: Question, step: Step | None, routing: Routing, listed: Session | None) -> dict[str, Any]:
+        table, intent, asked = routing.table, routing.intent, routing.asked
+        told: dict[str, Any] = {
+            "app": routing.app,
+            "kind": intent.kind.value if intent is not None else None,
+            "dialect": intent.dialect.value if intent is not None else None,
+            "session": question.name or (name_of(question.session.encode()) if question.session else None),
+            "listed": listed is not None,
+        }
+        if step is None:
+            why = "its JSON-RPC message decides: give `body`"
+            return {**told, **_outcome("read-body", why)}
+        assert not isinstance(step, LookUpPin)
+        told |= self._done(step, table)
+        if isinstance(step, Refuse) and step.problem.code is Code.PS01:
+            told["notes"] = _unknown_session(table, question)
+        if table is None or asked is None:
+            return told
+        ask, loads = asked.ask, self._gateway.loads
+        rule = reasons.deciding_rule(step, ask)
+        passed = list(reasons.others(table, ask, step, rule, loads))
+        told |= {
+            "rule": rule.value,
+            "pin": {"instance": ask.pin.instance, "instance_id": ask.pin.incarnation} if ask.pin is not None else None,
+            "steps": [
+                {"rule": one.rule.value, "outcome": one.outcome} for one in reasons.steps(table, asked, rule, loads)
+            ],
+            "others": [
+                {
+                    "instance": one.instance.id,
+                    "state": one.instance.state.value,
+                    "load": loads.load(one.instance),
+                    "why": one.why,
+                }
+                for one in passed[:MAX_OTHERS]
+            ],
+            "others_total": len(passed),
+        }
+        return told
+
+    def _done(self, decision: Decision, table: AppTable | None) -> dict[str, Any]:
+        match decision:
+            case Forward(instance, _):
+                return _outcome("forward", f"it runs and carries {self._gateway.loads.load(instance)}", instance)
+            case Wake(instance, _):
+                limit_s = table.app.wake_timeout_s if table is not None else 0.0
+                why = f"it is {instance.state.value}: the request is held, at most {limit_s:g} s, until it runs"
+                return _outcome("wake", why, instance)
+            case Wait(_, instance):
+                limit_s = table.app.wake_timeout_s if table is not None else 0.0
+                who = "it is" if instance is not None else "every instance that will do is"
+                why = f"{who} at the hard limit: the request is held, at most {limit_s:g} s, until a slot is free"
+                return _outcome("wait", why, instance)
+            case Refuse(problem):
+                return _refused(problem)
+
+
+def _outcome(action: str, why: str, instance: Instance | None = None) -> dict[str, Any]:
+    return {
+        "action": action,
+        "rule": None,
+        "instance": instance.id if instance is not None else "",
+        "code": None,
+        "status": None,
+        "why": why,
+        "remedy": "",
+    }
+
+
+def _refused(problem: Problem) -> dict[str, Any]:
+    """What the client is not told is told here: this is for operators."""
+    return {
+        **_outcome("refuse", problem.message or TABLE[problem.code].title),
+        "instance": problem.instance,
+        "code": problem.code.value,
+        "status": status(problem),
+        "remedy": TABLE[problem.code].remedy,
+    }
+
+
+def _request(head: RequestHead) -> dict[str, str]:
+    """The request without what may be secret in it: no query, no header's value."""
+    return {"method": head.method.decode("ascii"), "host": head.host, "path": head.path.decode("ascii")}
+
+
+def _unknown_session(table: AppTable | None, question: Question) -> list[str]:
+    notes = [
+        "a session id is opened by the secret and the app that it was made with; another gateway's secret may differ"
+    ]
+    if table is not None and table.app.session_ids is SessionIds.STORED:
+        notes = ["this app's session ids are looked up in the pin store; an entry lasts for `session_idle`"]
+    bound = table is None or table.app.bind_principal
+    if bound and not any(one.lower().startswith("authorization:") for one in question.headers):
+        notes.append("an id is bound to its caller's credentials: give the Authorization header, or the listed name")
+    return notes
+
+
+def _host(app: App) -> str:
+    """A host that the app is reached by."""
+    return app.hosts[0].replace("*", "any", 1) if app.hosts else "localhost"

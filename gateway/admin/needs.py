@@ -1,0 +1,124 @@
+"""What the admin API needs of its gateway: one value, and a Protocol for each part that is not of `gateway.data`.
+
+It is made in gateway/app.py, and by the tests. Nothing in it is changed from here but through its own methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.agent.base import AgentApi
+from gateway.core.model import Instance, Pin
+from gateway.data.state import Gateway
+from gateway.sources.admin import Registered, Registration, Removal
+
+
+class Machines(Protocol):
+    """The machines registered through this API (`gateway.sources.admin.AdminMachines`)."""
+
+    def register(self, app: str, raw: object) -> Registration:
+        """Register what a request's body says."""
+
+    def remove(self, app: str, id: str) -> Removal:
+        """Take it back."""
+
+    def cordon(self, app: str, id: str, cordoned: bool) -> Registered | None:
+        """Take it out of placement or back into it; None when it was not registered here."""
+
+    def owns(self, app: str, id: str) -> bool: ...
+
+
+class FollowerState(Protocol):
+    """How a follower stands (`gateway.log.follower.FollowerState`)."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def where(self) -> str: ...
+    @property
+    def generation(self) -> str: ...
+    @property
+    def position(self) -> str: ...
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def age_s(self) -> float | None: ...
+    @property
+    def resyncs(self) -> int: ...
+    @property
+    def holding(self) -> str: ...
+    @property
+    def last_error(self) -> str: ...
+
+
+class Follower(Protocol):
+    """One followed log (`gateway.log.follower.Follower`)."""
+
+    records_applied: int
+    records_stale: int
+    records_refused: int
+    apply_s: float
+
+    def state(self) -> FollowerState: ...
+
+
+class Holds(Protocol):
+    """Requests that are held (`gateway.lifecycle.holds.Holds`)."""
+
+    @property
+    def held(self) -> Mapping[str, int]: ...
+    @property
+    def refused(self) -> Mapping[str, int]: ...
+
+
+class WakeUnderWay(Protocol):
+    """One wake (`gateway.lifecycle.waker.Waking`)."""
+
+    @property
+    def app(self) -> str: ...
+    @property
+    def instance(self) -> str: ...
+    @property
+    def for_s(self) -> float: ...
+    @property
+    def held(self) -> int: ...
+
+
+class Waker(Protocol):
+    """What waits for instances to start (`gateway.lifecycle.waker.Waker`)."""
+
+    def waking(self) -> Sequence[WakeUnderWay]: ...
+
+
+class Pins(Protocol):
+    """The pin store, for `explain`."""
+
+    async def get(self, app: str, kind: str, key: bytes) -> Pin | None:
+        """The pin of a key; raises LogUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """A gateway as its admin API sees it."""
+
+    gateway: Gateway
+    agent: AgentApi
+    machines: Machines
+    waker: Waker
+    holds: Holds
+    followers: Sequence[Follower]
+    """May grow: a log is followed from when its region is first named."""
+    pins: Pins
+    id: str
+    """The gateway's id: `host:port`."""
+    version: str
+    started_at_s: float
+    """When it started, in Unix time."""
+    token: str | None = field(default=None, repr=False)
+    """The bearer token; None: only this machine may ask."""
+
+    def instance(self, app: str, id: str) -> Instance | None:
+        """As this gateway's catalog has it."""
+        return self.gateway.catalog.instance(app, id)

@@ -1,0 +1,224 @@
+"""The one table of the admin API's routes: from it come the application's routes and the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin.explain import Explain
+from gateway.admin.machines import Machines
+from gateway.admin.metrics import Metrics
+from gateway.admin.needs import Admin
+from gateway.admin.sessions import Sessions
+from gateway.admin.status import Status
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A query parameter."""
+
+    name: str
+    text: str
+    type: str = "string"
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method of one path."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answers: dict[int, str]
+    """By status, besides the refusals that every endpoint has."""
+    params: tuple[Param, ...] = ()
+    body: str = ""
+    """The name of the body's schema; empty for no body."""
+    media_type: str = "application/json"
+
+    @property
+    def operation(self) -> str:
+        return getattr(self.handler, "__name__", "") + ("_body" if self.body == "Question" else "")
+
+
+_APP = "/v1/apps/{app}"
+_MACHINES = f"{_APP}/machines"
+_MACHINE = f"{_MACHINES}/{{id}}"
+_LIMIT = Param("limit", "How many at most.", "integer")
+_TIMEOUT = Param("timeout", "Seconds to wait, at most 60.", "number")
+_NONE = "There is no such thing."
+_OWNER = "Another writer owns it, or it can only be changed where it was started."
+_QUESTION = (
+    Param("host", "The Host of the request."),
+    Param("path", "Its path with query."),
+    Param("method", "Its method."),
+    Param("session", "The Mcp-Session-Id as its client holds it. Better in a POST."),
+    Param("name", "A session as GET /v1/sessions lists it."),
+    Param("app", "An app, in place of host and path."),
+    Param("client", "The client's IP address."),
+    Param("header", "`Name: value`.", many=True),
+    Param("body", "The request's own body."),
+)
+
+
+def endpoints(admin: Admin) -> tuple[Endpoint, ...]:
+    """All but /openapi.json, which describes them."""
+    machines, sessions, status = Machines(admin), Sessions(admin), Status(admin)
+    explain, metrics = Explain(admin), Metrics(admin)
+    return (
+        Endpoint(
+            "GET",
+            "/v1/apps",
+            machines.apps,
+            "The apps, by name.",
+            {200: "A page of apps."},
+            (_LIMIT, Param("after", "Start after this name.")),
+        ),
+        Endpoint(
+            "GET",
+            _MACHINES,
+            machines.machines,
+            "The machines of an app, by id.",
+            {200: "A list; the Link header names the next page.", 404: _NONE},
+            (
+                _LIMIT,
+                Param("after", "Start after this id."),
+                Param("region", "Of this region."),
+                Param("state", "In this state."),
+            ),
+        ),
+        Endpoint(
+            "POST",
+            _MACHINES,
+            machines.register,
+            "Register a machine by its address.",
+            {
+                201: "Registered.",
+                200: "Registered before; it is now as asked for.",
+                404: "There is no such app.",
+                409: _OWNER,
+            },
+            body="Machine",
+        ),
+        Endpoint("GET", _MACHINE, machines.machine, "One machine.", {200: "The machine.", 404: _NONE}),
+        Endpoint(
+            "DELETE",
+            _MACHINE,
+            machines.remove,
+            "Take back a machine that was registered here.",
+            {200: "It is gone.", 404: _NONE, 409: _OWNER},
+            (Param("force", "Without effect.", "boolean"),),
+        ),
+        Endpoint(
+            "POST",
+            f"{_MACHINE}/start",
+            machines.start,
+            "Start a machine, also one that an operator stopped.",
+            {200: "It runs.", 202: "It is still starting.", 404: _NONE, 409: _OWNER, 503: "It cannot be started."},
+            (_TIMEOUT,),
+        ),
+        Endpoint(
+            "POST",
+            f"{_MACHINE}/stop",
+            machines.stop,
+            "Stop a machine; traffic does not wake it again.",
+            {200: "It is stopped.", 404: _NONE, 409: _OWNER},
+        ),
+        Endpoint(
+            "POST", f"{_MACHINE}/suspend", machines.suspend, "Not built yet.", {404: _NONE, 501: "Not built yet."}
+        ),
+        Endpoint(
+            "POST",
+            f"{_MACHINE}/cordon",
+            machines.cordon,
+            "Keep new sessions away; what is pinned goes on.",
+            {200: "It is cordoned.", 404: _NONE, 409: _OWNER},
+        ),
+        Endpoint(
+            "POST",
+            f"{_MACHINE}/uncordon",
+            machines.uncordon,
+            "Let new sessions come again.",
+            {200: "It is not cordoned.", 404: _NONE, 409: _OWNER},
+        ),
+        Endpoint(
+            "GET",
+            f"{_MACHINE}/wait",
+            machines.wait,
+            "Wait until a machine is in a state.",
+            {200: "It is.", 404: _NONE, 408: "It is not, after the timeout."},
+            (
+                Param("state", "`started` by default; `destroyed`: it is no more."),
+                Param("instance_id", "Only this incarnation counts."),
+                _TIMEOUT,
+            ),
+        ),
+        Endpoint(
+            "GET",
+            "/v1/sessions",
+            sessions.list,
+            "The sessions that passed through this gateway, the latest first.",
+            {200: "A page of sessions."},
+            (
+                Param("app", "Of this app."),
+                Param("instance", "On this instance."),
+                _LIMIT,
+                Param("offset", "How many to leave out.", "integer"),
+            ),
+        ),
+        Endpoint(
+            "DELETE",
+            "/v1/sessions/{name}",
+            sessions.end,
+            "End a session here: its later requests get 404.",
+            {200: "It is ended.", 404: _NONE},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/explain",
+            explain.explain,
+            "Which rule decides a request, what would be done, and why.",
+            {200: "The explanation.", 404: _NONE},
+            _QUESTION,
+        ),
+        Endpoint(
+            "POST",
+            "/v1/explain",
+            explain.explain,
+            "The same, with the session id in the body and in no log.",
+            {200: "The explanation.", 404: _NONE},
+            body="Question",
+        ),
+        Endpoint("GET", "/v1/gateways", status.gateways, "This gateway.", {200: "A list of one."}),
+        Endpoint(
+            "GET",
+            "/v1/catalog",
+            status.catalog,
+            "The catalog and the logs it follows.",
+            {200: "How it stands."},
+            (Param("limit", "How many quarantined records at most, the latest.", "integer"),),
+        ),
+        Endpoint(
+            "GET",
+            "/metrics",
+            metrics.metrics,
+            "Metrics.",
+            {200: "Prometheus text, or OpenMetrics if asked for."},
+            media_type="text/plain",
+        ),
+        Endpoint("GET", "/healthz", status.healthz, "Whether the gateway is alive.", {200: "It is."}),
+        Endpoint(
+            "GET",
+            "/readyz",
+            status.readyz,
+            "Whether it should be sent requests.",
+            {200: "It should.", 503: "`why` says why not."},
+        ),
+    )
