@@ -124,6 +124,8 @@ class RedisLog:
         self._replication = ""
         self._replication_at_s: float | None = None
         """None: to be asked for before anything is believed."""
+        self._replication_connects = 0
+        """The reader's connections made when it was asked for."""
         self._closed = False
 
     async def append(self, records: Sequence[Record]) -> Sequence[Newer]:
@@ -198,9 +200,6 @@ class RedisLog:
     async def _status(self) -> _Status:
         """The history's name, empty when the store has none, and the id given out last."""
         async with self._asking() as redis:
-            now_s = self._clock()
-            if self._replication_at_s is None or now_s - self._replication_at_s >= REPLICATION_EVERY_S:
-                self._replication = await _replication(redis)
             pipeline = redis.pipeline(transaction=True)
             pipeline.get(self._generation)
             pipeline.exists(self._state)
@@ -211,11 +210,20 @@ class RedisLog:
                     raise answer
             if isinstance(info, Exception) and "no such key" not in str(info):
                 raise info
-            self._replication_at_s = now_s
+            if self._is_replication_stale():
+                self._replication = await _replication(redis)
+                self._replication_at_s, self._replication_connects = self._clock(), self._reader.connects
         last = None if isinstance(info, Exception) else Place.parse(info["last-generated-id"].decode())
         if not generation or not state or last is None:
             return _Status("", last)
         return _Status(f"{generation.decode(errors='replace')}@{self._replication}", last)
+
+    def _is_replication_stale(self) -> bool:
+        return (
+            self._replication_at_s is None
+            or self._replication_connects != self._reader.connects
+            or self._clock() - self._replication_at_s >= REPLICATION_EVERY_S
+        )
 
     @contextlib.asynccontextmanager
     async def _asking(self, wait_s: float = 0.0) -> AsyncIterator[Redis]:

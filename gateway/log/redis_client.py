@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyError, RedisError
@@ -33,6 +34,8 @@ class RedisClient:
 
     def __init__(self, url: str, where: str) -> None:
         self.where = where
+        self.connects = 0
+        """Connections made so far. The library makes them unasked, perhaps to another server than before."""
         pool = BlockingConnectionPool.from_url(
             url,
             timeout=ANSWER_S,
@@ -43,6 +46,7 @@ class RedisClient:
             socket_connect_timeout=CONNECT_S,
             socket_keepalive=True,
             health_check_interval=0,
+            redis_connect_func=self._connected,
             protocol=2,
             decode_responses=False,
         )
@@ -69,6 +73,10 @@ class RedisClient:
 
     async def aclose(self) -> None:
         await self.redis.aclose()
+
+    async def _connected(self, connection: AbstractConnection) -> None:
+        self.connects += 1
+        await connection.on_connect()
 
     async def _failed(self, reason: str, remedy: str) -> LogUnavailable:
         # The connection that failed is closed by the library; the idle ones lead to the same server.

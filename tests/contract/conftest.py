@@ -21,6 +21,16 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
         server.kill()
 
 
+@pytest.fixture
+def other_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A second Redis."""
+    server = RedisServer(tmp_path)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each kind of store, empty."""

@@ -38,7 +38,18 @@ class RedisServer:
 
     def start(self, *options: str) -> None:
         """Start it empty; ready when this returns."""
-        fixed = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        fixed = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--repl-diskless-sync-delay",
+            "0",
+        ]
         command = [self._program, *fixed, "--dir", str(self._folder), *options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         output: IO[str] | None = self._process.stdout
@@ -54,6 +65,13 @@ class RedisServer:
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
+
+    def wait_for_replica(self) -> None:
+        """Return once one replica has everything that was written."""
+        with self.client() as client:
+            # WAIT is about what its own connection wrote.
+            client.set("waited-for", "")
+            assert client.wait(1, 10_000) == 1, "the replica did not catch up"
 
     def kill(self) -> None:
         """Everything in it is gone."""
