@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import structlog
 import uvloop
@@ -33,6 +35,7 @@ from gateway.lifecycle.slots import Slots
 from gateway.lifecycle.waker import Waker
 from gateway.log.opening import open_pins
 from gateway.log.pins import CachedPins
+from gateway.sources.admin import AdminMachines
 from gateway.sources.config import prune, publish_apps, specs
 from gateway.sources.logs import Logs
 
@@ -86,6 +89,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
         public, admin = (sockets.enter_context(listen(address)) for address in (settings.listen, settings.admin))
         async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as ending:
             background: list[asyncio.Task[None]] = []
+
             def spawn(work: Coroutine[object, object, None]) -> asyncio.Task[None]:
                 return tasks.create_task(_guarded(work))
 
@@ -130,10 +134,16 @@ async def running(config: Config) -> AsyncIterator[Running]:
             administration = Admin(
                 gateway=gateway,
                 agent=agent,
+                machines=AdminMachines(
+                    catalog, histories.admin, histories.admin_writer, listeners=(bound(public), bound(admin))
+                ),
                 waker=waker,
                 holds=holds,
                 followers=histories.followers,
-                publisher=histories.admin,
+                pins=pins,
+                id=histories.name,
+                version=version("moorage"),
+                started_at_s=time.time(),  # noqa: TID251 - said to people
                 token=token,
             )
             servers = (

@@ -7,7 +7,7 @@ for the file's apps, `agent@` for its agent's instances, `admin@` for what was r
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 
 from gateway.core.catalog import Catalog
 from gateway.core.model import Address
@@ -41,7 +41,9 @@ class Logs:
         self._run = run
         self._logs: dict[str, CatalogLog] = {}
         self._publishers: dict[tuple[str, str], Publisher] = {}
-        self._followers: dict[str, Follower] = {}
+        self._by_name: dict[str, Follower] = {}
+        self.followers: list[Follower] = []
+        """One for each log that is followed; more may come."""
         self.name = f"{platform.node() or 'localhost'}:{listens.port}"
         self.agent_writer = f"agent@{self.name}"
         self.config_writer = f"config@{self.name}"
@@ -53,13 +55,9 @@ class Logs:
             for writer in (self.agent_writer, self.config_writer, self.admin_writer)
         )
 
-    def followers(self) -> Sequence[Follower]:
-        """One for each log that is followed now."""
-        return tuple(self._followers.values())
-
     async def ready(self) -> None:
         """Return once every log was read for the first time."""
-        for follower in self.followers():
+        for follower in list(self.followers):
             await follower.ready()
 
     async def aclose(self) -> None:
@@ -79,7 +77,8 @@ class Logs:
                     if of_log == name:
                         publisher.republish_all()
 
-            follower = self._followers[name] = Follower(log, self._catalog, name, on_lost=lost)
+            follower = self._by_name[name] = Follower(log, self._catalog, name, on_lost=lost)
+            self.followers.append(follower)
             self._run(follower.run())
         return log
 
@@ -89,7 +88,7 @@ class Logs:
             if publisher is None:
                 publisher = Publisher(self._open(name), writer, version_of=self._catalog.version)
                 self._publishers[writer, name] = publisher
-                self._run(_publish(publisher, self._followers[name]))
+                self._run(_publish(publisher, self._by_name[name]))
             return publisher
 
         return publisher_of
