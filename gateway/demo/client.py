@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from contextlib import AsyncExitStack
 
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
 
-async def session(url: str, number: int, calls: int) -> None:
-    """Count to `calls` in one session, saying who keeps the count."""
-    # The 2025 revision has sessions; the newer one, which the SDK would negotiate, has none to show.
-    async with Client(streamable_http_client(url), mode="legacy") as client:
-        said = []
-        for _ in range(calls):
-            result = await client.call_tool("counter", {})
-            said.append(next(block.text for block in result.content if isinstance(block, TextContent)))
-        print(f"session {number}: {', '.join(said)}")
+async def count(client: Client) -> str:
+    """Count one further in a session; what the counter said."""
+    result = await client.call_tool("counter", {})
+    return next(block.text for block in result.content if isinstance(block, TextContent))
 
 
 async def run(url: str, sessions: int, calls: int) -> None:
-    """All sessions at once."""
-    async with asyncio.TaskGroup() as group:
-        for number in range(1, sessions + 1):
-            group.create_task(session(url, number, calls))
+    """Open the sessions one after another, all of them staying open, then count in all of them at once."""
+    async with AsyncExitStack() as stack:
+        clients = []
+        for _ in range(sessions):
+            # The 2025 revision has sessions; the newer one, which the SDK would negotiate, has none to show.
+            client = await stack.enter_async_context(Client(streamable_http_client(url), mode="legacy"))
+            clients.append((client, [await count(client)]))
+        for _ in range(calls - 1):
+            for (_, said), now in zip(clients, await asyncio.gather(*(count(one) for one, _ in clients)), strict=True):
+                said.append(now)
+        for number, (_, said) in enumerate(clients, 1):
+            print(f"session {number}: {', '.join(said)}")
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ async def test_the_demo(bench: Bench) -> None:
     for kept in sessions:
         assert [count for count, _ in kept] == ["1", "2", "3", "4"]
         assert len({name for _, name in kept}) == 1, f"a session moved: {kept}"
+    assert len({kept[0][1] for kept in sessions}) > 1, "one server kept every session: the others slept on"
 
     started = demo.children()
     assert started, "no server was started"

@@ -53,9 +53,11 @@ class AppSpec:
 
 
 def _value(value: object) -> str:
-    """A TOML value: JSON's spelling of strings, numbers, booleans and lists is also TOML's."""
+    """A TOML value: JSON's spelling of strings, numbers and booleans is also TOML's."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
     return json.dumps(value)
 
 
