@@ -96,13 +96,26 @@ ODD_LINES = [
     b"fly-force-instance-id: i-1",
     b"X-Forwarded-For: 1.2.3.4",
 ]
+GOOD_LINES = [
+    b"Connection: close",
+    b"connection: Keep-Alive, X-Drop",
+    b"X-Drop: me",
+    b"Mcp-Session-Id: a.b",
+    b"X-Tail: a \t ",
+    b"X-High: \xe9\xff",
+    b"Expect: 100-Continue",
+]
+LENGTHS = [b"content-length: 5 ", b"Content-Length: 0", b"content-length:005", b"Transfer-Encoding: Chunked"]
 RAW = st.builds(
     lambda method, target, version, lines: b"\r\n".join([b" ".join([method, target, version]), *lines, b"", b""]),
     st.sampled_from(METHODS),
     st.sampled_from(TARGETS),
     st.sampled_from(VERSIONS),
     st.lists(st.sampled_from(ODD_LINES), max_size=6).map(lambda lines: [ODD_LINES[0], *lines])
-    | st.lists(st.sampled_from(ODD_LINES), max_size=3),
+    | st.lists(st.sampled_from(ODD_LINES), max_size=3)
+    | st.tuples(st.sampled_from(LENGTHS), st.lists(st.sampled_from(GOOD_LINES), max_size=4, unique=True)).map(
+        lambda drawn: [ODD_LINES[0], *drawn[1], drawn[0]]
+    ),
 )
 
 
