@@ -88,7 +88,7 @@ def request_lines(head: RequestHead, peer: Peer, trusted_proxies: Sequence[Netwo
         ssl = b"on" if proto == b"https" else b"off"
         lines = _provenance(client_ip(head, peer, trusted_proxies), peer.port, peer.region, proto, port, ssl)
         forwarded_host = values.get(b"x-forwarded-host", forwarded_host)
-    chain = peer.ip.encode() if forwarded_for is None else forwarded_for + b", " + peer.ip.encode()
+    chain = forwarded_for + b", " + peer.ip.encode() if forwarded_for else peer.ip.encode()
     via = values.get(b"via")
     hop = b"1.%d moorage" % head.minor
     return b"".join(
@@ -99,7 +99,7 @@ def request_lines(head: RequestHead, peer: Peer, trusted_proxies: Sequence[Netwo
             b"\r\nX-Forwarded-Host: ",
             forwarded_host,
             b"\r\nVia: ",
-            hop if via is None else via + b", " + hop,
+            via + b", " + hop if via else hop,
             b"\r\n",
         )
     )
@@ -181,7 +181,7 @@ def response_head(
         parts += (
             extra,
             b"Via: ",
-            hop if via is None else via + b", " + hop,
+            via + b", " + hop if via else hop,
             b"\r\nFly-Request-Id: ",
             request_id,
             b"\r\n",
