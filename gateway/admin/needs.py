@@ -5,8 +5,10 @@ It is made in gateway/app.py, and by the tests. Nothing in it is changed from he
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Protocol
 
 from gateway.agent.base import AgentApi
@@ -113,11 +115,11 @@ class Admin:
     pins: Pins
     id: str
     """The gateway's id: `host:port`."""
-    version: str
-    started_at_s: float
-    """When it started, in Unix time."""
     token: str | None = field(default=None, repr=False)
     """The bearer token; None: only this machine may ask."""
+    version: str = field(default_factory=lambda: version("moorage"))
+    started_at_s: float = field(default_factory=time.time)  # noqa: TID251 - for people
+    """When it started, in Unix time."""
 
     def instance(self, app: str, id: str) -> Instance | None:
         """As this gateway's catalog has it."""

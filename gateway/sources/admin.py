@@ -19,6 +19,7 @@ from gateway.config.faults import key_text
 from gateway.config.references import Sources
 from gateway.config.sections import InstanceSection
 from gateway.config.validate import read_table
+from gateway.config.values import address as read_address
 from gateway.core.bodies import instance_body, parse_instance
 from gateway.core.catalog import Catalog
 from gateway.core.model import Address, Instance, State
@@ -165,11 +166,14 @@ class AdminMachines:
             if key in raw and key not in table.faulty
         ]
         section = table.section
-        address = section.address if section is not None else None
-        if "address" not in raw:
+        address: Address | None = None
+        if raw.get("address") is None:
             faults.append(Fault("address", "is missing", "add `address`"))
-        elif address is not None and (reason := self._unusable(address)) is not None:
-            faults.append(Fault("address", reason, "name the address that the machine listens on"))
+        elif "address" not in table.faulty:
+            # Read by itself: with a fault in the id there is no section to take it from.
+            address = read_address(raw["address"])
+            if (reason := self._unusable(address)) is not None:
+                faults.append(Fault("address", reason, "name the address that the machine listens on"))
         if faults or section is None or address is None:
             return BadMachine(tuple(faults))
         return _Checked(section.id, address, section.region)
