@@ -35,6 +35,8 @@ class Child(asyncio.SubprocessProtocol):
         """Exit status, or the negative number of the signal that killed it (as `subprocess` has it)."""
         self._on_end = on_end
         self._exited = asyncio.Event()
+        self._over = asyncio.Event()
+        """Nothing of the group is left to be signalled: its number may soon be another group's."""
         self._transport: asyncio.SubprocessTransport | None = None
         self._output_over = False
         self._drain: asyncio.TimerHandle | None = None
@@ -75,6 +77,8 @@ class Child(asyncio.SubprocessProtocol):
             self._drain.cancel()
         self.lines.end()
         self.ended.set()
+        if not self.stop_asked:
+            self._over.set()
         assert self._transport is not None
         self._transport.close()
         self._on_end(self)
@@ -93,7 +97,13 @@ class Child(asyncio.SubprocessProtocol):
         return True
 
     async def stop(self, grace_s: float) -> None:
-        """Return when nothing of the group runs: SIGTERM, then SIGKILL when `grace_s` are over."""
+        """Return when nothing of the group runs: SIGTERM, then SIGKILL when `grace_s` are over.
+
+        Who asks while it is being stopped waits for that stop.
+        """
+        if self.stop_asked or self._over.is_set():
+            await self._over.wait()
+            return
         self.stop_asked = True
         group_empty = False
         try:
@@ -108,15 +118,12 @@ class Child(asyncio.SubprocessProtocol):
             # Also when cancelled: what was told to end may not be left half-ended.
             if not group_empty:
                 self.signal_group(signal.SIGKILL)
-        await self.killed()
+            try:
+                await self._killed()
+            finally:
+                self._over.set()
 
-    def kill(self) -> None:
-        """SIGKILL to the whole group, at once."""
-        self.stop_asked = True
-        self.signal_group(signal.SIGKILL)
-
-    async def killed(self) -> None:
-        """Return when everything that was killed has ended; at most KILLED_S later for what the kernel holds."""
+    async def _killed(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(KILLED_S):
                 await self.ended.wait()

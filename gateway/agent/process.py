@@ -77,6 +77,8 @@ class ProcessDriver:
         self._rng = rng or random.Random()
         self._clock_s = clock_s
         self._runs: dict[InstanceKey, _Run] = {}
+        self._given: set[int] = set()
+        """Ports of starts under way."""
         self._leash = Leash()
         self._news: dict[InstanceKey, Observed] = {}
         self._has_news = asyncio.Event()
@@ -100,6 +102,13 @@ class ProcessDriver:
             text = f"{spec.key} still runs as incarnation {run.incarnation}; stop it before {incarnation} is started"
             raise DriverError(Failure(FailureKind.REFUSED, text))
         address = self._choose_address(spec)
+        self._given.add(address.port)
+        try:
+            return await self._launch(spec, incarnation, address)
+        finally:
+            self._given.discard(address.port)
+
+    async def _launch(self, spec: Spec, incarnation: str, address: Address) -> Address:
         environ = instance_environ(spec.key.app, spec.key.id, spec.region, incarnation, address.port, spec.env)
         environ["MOORAGE_LEASH"] = self._leash.mark(incarnation)
         argv = [fill_port(word, address.port) for word in spec.command]
@@ -108,7 +117,8 @@ class ProcessDriver:
         self._leash.add(child.pid, incarnation)
         self._news.pop(spec.key, None)
         run = self._runs[spec.key] = _Run(spec, incarnation, address, child)
-        if child.ended.is_set():  # it ended before it was entered above, when nobody could be told
+        if child.ended.is_set():  # before it was entered above, so that `_on_end` did not know it
+            self._leash.remove(child.pid)
             self._tell(run)
         return address
 
@@ -138,10 +148,9 @@ class ProcessDriver:
             self._has_news.clear()
 
     async def aclose(self) -> None:
-        for run in self._runs.values():
-            run.child.kill()
-        for run in list(self._runs.values()):
-            await run.child.killed()
+        async with asyncio.TaskGroup() as stops:
+            for run in self._runs.values():
+                stops.create_task(run.child.stop(0.0))
         self._runs.clear()
         await self._leash.aclose()
 
@@ -154,7 +163,8 @@ class ProcessDriver:
                 text = f"{spec.key} cannot listen on port {spec.address.port}, which is taken"
                 raise DriverError(Failure(FailureKind.PORT_TAKEN, text, str(spec.address)))
             return spec.address
-        taken = {run.address.port for run in self._runs.values()}
+        # A port given away is not seen in use until the instance listens on it.
+        taken = {run.address.port for run in self._runs.values()} | self._given
         try:
             return Address(LOOPBACK, free_port(taken, self._rng))
         except OSError as error:

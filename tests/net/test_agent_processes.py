@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -17,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from gateway.agent import output
-from gateway.agent.base import InstanceKey, Spec
+from gateway.agent.base import FailureKind, InstanceKey, Spec
 from gateway.agent.output import LINE_BYTES, LINES_PER_S, Lines, to_file, to_stderr
 from gateway.agent.ports import RANGE, free_port, in_use
-from gateway.agent.process import ProcessDriver, describe_status
+from gateway.agent.process import ProcessDriver, describe_status, explain_exec
 from gateway.core.model import Address, App, State
 from tests.loops import FACTORIES, both_loops
 from tests.net.yard import LIMIT_S, Clock, agent_of, is_gone, lines, pid_in, quiet, request, toy, until, until_gone
@@ -181,6 +182,31 @@ async def test_being_ready_is_noticed_soon(tmp_path: Path) -> None:
         assert min(late_s) < 0.05, late_s
 
 
+@both_loops
+async def test_a_group_that_is_over_is_never_signalled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another program's by then."""
+    async with agent_of(App("tools"), toy("i-1"), toy("i-2", "--status", "0")) as (agent, publish):
+        await agent.start("tools", "i-1")
+        await agent.start("tools", "i-2")
+        address = publish.instance("i-1").address
+        assert address is not None
+        await request(address, "/exit/1", "POST")
+        await agent.wait("tools", "i-1", State.FAILED, LIMIT_S)
+        signalled: list[int] = []
+        monkeypatch.setattr(os, "killpg", lambda group, number: signalled.append(group))
+    assert not signalled
+
+
+@both_loops
+async def test_what_is_seen_of_it_says_its_state() -> None:
+    driver = ProcessDriver(output=quiet)
+    async with agent_of(App("tools"), toy("i-1"), process=driver) as (agent, publish):
+        await agent.start("tools", "i-1")
+        incarnation = publish.instance("i-1").incarnation
+        assert repr(agent) == f"<Agent test [<Owned tools/i-1 started {incarnation}>]>"
+        assert repr(driver).startswith("<ProcessDriver running=1 <Leash reaper=")
+
+
 # --- parts -----------------------------------------------------------------------------
 
 
@@ -236,6 +262,22 @@ def test_in_use_knows_its_own_addresses_only() -> None:
         assert in_use(Address("localhost", port))
         assert not in_use(Address("192.0.2.1", port))
         assert not in_use(Address("example.invalid", port))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOEXEC, FailureKind.NOT_EXECUTABLE),
+        (errno.EACCES, FailureKind.NOT_EXECUTABLE),
+        (errno.EAGAIN, FailureKind.REFUSED),
+        (errno.ENOMEM, FailureKind.REFUSED),
+    ],
+)
+def test_what_the_system_says_has_a_kind(number: int, kind: FailureKind) -> None:
+    failure = explain_exec(KEY, "/bin/server", OSError(number, os.strerror(number)))
+    assert failure.kind is kind
+    assert "/bin/server" not in failure.message
+    assert os.strerror(number) in failure.detail
 
 
 def test_statuses_have_words() -> None:
