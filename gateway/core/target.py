@@ -15,7 +15,7 @@ def target(app: App, head: RequestHead, kind: Kind, stream: Stream | None) -> by
         stream: of a LEGACY_POST, what its pin says; it knows whether the app's prefix was put in front.
     """
     strips = stream.strip_prefix if stream is not None else app.strip_path
-    if not strips and kind is not Kind.LEGACY_POST:
+    if head.target == b"*" or (not strips and kind is not Kind.LEGACY_POST):
         return head.target
     path, query = head.path, head.query
     if strips:

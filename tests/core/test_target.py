@@ -41,3 +41,7 @@ def test_the_stream_remembers_whether_its_prefix_was_put_in_front() -> None:
     post = head("POST", "/tools/m?s=1&moorage_pin=x")
     assert target(KEPT, post, Kind.LEGACY_POST, Stream("boot", 1, strip_prefix=True)) == b"/m?s=1"
     assert target(STRIPPED, post, Kind.LEGACY_POST, Stream("boot", 1, strip_prefix=False)) == b"/tools/m?s=1"
+
+
+def test_a_question_to_the_server_as_a_whole_has_no_prefix() -> None:
+    assert target(STRIPPED, head("OPTIONS", "*"), Kind.PLAIN, None) == b"*"
