@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -155,3 +157,10 @@ def test_failures_within_the_grace_say_nothing() -> None:
     health = Health(since_s=10.0, grace_s=5.0)
     assert health.failed(11.0).failed(14.9) == health
     assert not health.failed(15.0).failed(15.0).healthy
+
+
+def test_the_reference_page_has_the_whole_table() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/lifecycle.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z]+)` \| `([a-z-]+)` \| `([a-z]+)` \|$", page, re.MULTILINE)
+    assert {(State(at), Event(event)): State(to) for at, event, to in rows} == dict(TRANSITIONS)
+    assert len(rows) == len(TRANSITIONS)

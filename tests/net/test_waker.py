@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -292,8 +293,11 @@ async def test_closing_ends_the_holds() -> None:
         assert held.cancelled()
 
 
-def test_every_failure_kind_is_mapped() -> None:
+def test_every_failure_kind_is_mapped_and_documented() -> None:
     assert set(CODES) == set(FailureKind)
+    page = (Path(__file__).parents[2] / "docs/reference/lifecycle.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| .* \| ([A-Z0-9]{4}) \|$", page, re.MULTILINE)
+    assert {FailureKind(kind): Code(code) for kind, code in rows} == CODES
 
 
 def test_holds_are_counted_per_app() -> None:
