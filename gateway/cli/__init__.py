@@ -11,9 +11,13 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.changes import cordon, stop, uncordon, wake
 from gateway.cli.check import check
 from gateway.cli.demo import demo
+from gateway.cli.explain import explain
+from gateway.cli.ps import ps
 from gateway.cli.serve import serve
+from gateway.cli.sessions import sessions
 
 app = typer.Typer(
     name="moorage",
@@ -41,7 +45,7 @@ def _root(
     pass
 
 
-for command in (serve, demo, check):
+for command in (serve, demo, check, ps, sessions, explain, wake, stop, cordon, uncordon):
     app.command()(command)
 
 
