@@ -22,6 +22,8 @@ KEPT_ENTRIES: Final = 100_000
 """Length of a stream. A follower that falls further behind reads the state again."""
 CHUNK_RECORDS: Final = 500
 """Records in one read, write or apply: bounds how long a store's or the loop's other users wait."""
+TOMBSTONE_TTL_S: Final = 86400.0
+"""After this a deletion is forgotten. Whoever was away for longer may bring the record back."""
 GLOBAL: Final = "global"
 """The log of the app records; the others are named by their region."""
 

@@ -28,7 +28,17 @@ import structlog
 
 from gateway.core.catalog import Applied, Catalog, Refused, Stale
 from gateway.core.record import Version
-from gateway.log.base import CHUNK_RECORDS, START, Batch, CatalogLog, LogUnavailable, LossReason, Lost, Raw
+from gateway.log.base import (
+    CHUNK_RECORDS,
+    START,
+    TOMBSTONE_TTL_S,
+    Batch,
+    CatalogLog,
+    LogUnavailable,
+    LossReason,
+    Lost,
+    Raw,
+)
 
 WAIT_S: Final = 1.0
 """Longest wait for news; after it the history is checked, so a lost one is noticed within about a second."""
@@ -38,8 +48,6 @@ SLICE_S: Final = 0.005
 """Longest time the loop is kept by applying records."""
 CLOCK_EVERY: Final = 16
 """Records applied between two looks at the clock."""
-TOMBSTONE_TTL_S: Final = 86400.0
-"""A gateway that was away for longer may bring a deleted record back."""
 PURGE_EVERY_S: Final = 3600.0
 
 logger = structlog.get_logger(__name__)

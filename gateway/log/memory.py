@@ -48,14 +48,15 @@ class MemoryHistory:
         """While set, everything asked of it raises LogUnavailable."""
         self.written = asyncio.Event()
         """Set, and replaced by a new one, at each change."""
-        self._state: dict[str, _Held] = {}
+        self.contents: dict[str, _Held] = {}
+        """The state."""
         self._stream: deque[tuple[int, bytes]] = deque(maxlen=kept_entries)
 
     def append(self, records: Sequence[Record]) -> list[Newer]:
         newer = []
         for record in records:
             raw = encode(record)
-            held = self._state.get(record.key)
+            held = self.contents.get(record.key)
             if held is not None and held.version > record.version:
                 newer.append(Newer(record.key, held.version, held.writer))
             elif held is None or held.version < record.version:
@@ -73,9 +74,9 @@ class MemoryHistory:
 
     def purge(self, records: Sequence[Record]) -> None:
         for record in records:
-            held = self._state.get(record.key)
+            held = self.contents.get(record.key)
             if held is not None and held.version == record.version:
-                del self._state[record.key]
+                del self.contents[record.key]
 
     def after(self, position: int, count: int) -> list[tuple[int, bytes]]:
         """The entries behind a position that are still there."""
@@ -83,17 +84,17 @@ class MemoryHistory:
         return list(islice(self._stream, max(0, position + 1 - first), max(0, position + 1 - first) + count))
 
     def state(self) -> list[Raw]:
-        return [Raw(key, held.raw) for key, held in self._state.items()]
+        return [Raw(key, held.raw) for key, held in self.contents.items()]
 
     def flush(self) -> None:
         """Forget everything, as FLUSHALL does."""
-        self._state.clear()
+        self.contents.clear()
         self._stream.clear()
         self.generation, self.last = "", 0
         self.changed()
 
     def lose_state(self) -> None:
-        self._state.clear()
+        self.contents.clear()
         self.changed()
 
     def trim(self, kept: int) -> None:
@@ -103,11 +104,11 @@ class MemoryHistory:
 
     def copy(self) -> tuple[str, int, dict[str, _Held], list[tuple[int, bytes]]]:
         """What `restore` takes: a backup."""
-        return self.generation, self.last, dict(self._state), list(self._stream)
+        return self.generation, self.last, dict(self.contents), list(self._stream)
 
     def restore(self, backup: tuple[str, int, dict[str, _Held], list[tuple[int, bytes]]]) -> None:
         """Become an older copy of oneself, under the same generation."""
-        self.generation, self.last, self._state = backup[0], backup[1], dict(backup[2])
+        self.generation, self.last, self.contents = backup[0], backup[1], dict(backup[2])
         self._stream = deque(backup[3], maxlen=self._stream.maxlen)
         self.changed()
 
@@ -116,17 +117,17 @@ class MemoryHistory:
         self.written = asyncio.Event()
 
     def _write(self, key: str, held: _Held) -> None:
-        if not self.generation or not self._state:
+        if not self.generation or not self.contents:
             # A history without a state is none: see docs/reference/catalog.md.
             self.generation, self.last = secrets.token_hex(8), 0
             self._stream.clear()
         self.last += 1
         self._stream.append((self.last, held.raw))
-        self._state[key] = held
+        self.contents[key] = held
 
     @property
     def usable_generation(self) -> str:
-        return self.generation if self._state else ""
+        return self.generation if self.contents else ""
 
 
 _histories: WeakValueDictionary[tuple[str, str], MemoryHistory] = WeakValueDictionary()

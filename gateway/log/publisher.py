@@ -2,8 +2,8 @@
 
 It gives each record its version. A `put` or `delete` neither waits nor fails: the last record of each key is kept and
 written by `run` as soon as the store takes it, so what waits is bounded by what is owned. What is owned, tombstones
-too, is written again, unchanged, after the log lost its history. Retries write each record at most once per attempt and
-wait in between.
+too, is offered again, unchanged, when the log lost its history, and once a minute in case nobody noticed; the store
+writes only what it lacks. Retries wait in between.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Final
 
 import structlog
 
+from gateway.core.catalog import deleted_at_s
 from gateway.core.record import MAX_VERSION, Record, RecordKind, Version, encode
-from gateway.log.base import CHUNK_RECORDS, CatalogLog, LogUnavailable, Newer
+from gateway.log.base import CHUNK_RECORDS, TOMBSTONE_TTL_S, CatalogLog, LogUnavailable, Newer
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
+REPUBLISH_EVERY_S: Final = 60.0
 CLOSING_S: Final = 2.0
 """How long `aclose` may still write."""
 
@@ -88,7 +90,10 @@ class Publisher:
         return len(self._waiting)
 
     def republish_all(self) -> None:
-        """Write everything owned once more, unchanged: the log lost its history."""
+        """Offer everything owned to the store once more, unchanged."""
+        old_s = self._wall_clock() - TOMBSTONE_TTL_S
+        for record in [record for record in self._owned.values() if record.deleted and deleted_at_s(record) < old_s]:
+            del self._owned[record.key]
         self._enqueue(record for record in self._owned.values() if record.key not in self._waiting)
 
     def _publish(self, kind: RecordKind, identity: str, deleted: bool, body: Mapping[str, object]) -> None:
@@ -119,8 +124,16 @@ class Publisher:
 
     async def run(self) -> None:
         """Write what waits, until cancelled."""
+        loop = asyncio.get_running_loop()
+        republish_at_s = loop.time() + self._republish_in_s()
         while True:
-            await self._more.wait()
+            try:
+                async with asyncio.timeout_at(republish_at_s):
+                    await self._more.wait()
+            except TimeoutError:
+                republish_at_s = loop.time() + self._republish_in_s()
+                self.republish_all()
+                continue
             self._more.clear()
             try:
                 await self.flush()
@@ -179,6 +192,9 @@ class Publisher:
         self.connected = False
         self.last_error = str(error)
         self._failures += 1
+
+    def _republish_in_s(self) -> float:
+        return REPUBLISH_EVERY_S * self._rng.uniform(0.75, 1.25)
 
     def _delay_s(self) -> float:
         """100 ms, doubling to 2 s, each shortened by up to a half so that many do not return at once."""
