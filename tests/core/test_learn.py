@@ -70,7 +70,7 @@ def test_a_server_without_sessions_makes_none() -> None:
     assert lesson(APP, INITIALIZE) == Lesson(None)
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 404, 405, 406, 500, 503])
+@pytest.mark.parametrize("status", [199, 300, 400, 401, 404, 405, 406, 500, 503])
 def test_an_error_makes_no_session(status: int) -> None:
     assert lesson(APP, INITIALIZE, status=status, session_id=b"dead") == Lesson(None, Event.STRIPPED)
 
@@ -113,7 +113,8 @@ def test_another_id_in_a_session_is_sealed_when_it_may_be_alive() -> None:
     assert taught.event is Event.MADE
     assert taught.session_id is not None
     assert SEALER.open_session("tools", taught.session_id, ALICE) == Opened(PIN, b"up-2", bound=True)
-    assert lesson(APP, IN_SESSION, status=400, session_id=b"up-2") == Lesson(None, Event.STRIPPED)
+    for status in (199, 300, 400):
+        assert lesson(APP, IN_SESSION, status=status, session_id=b"up-2") == Lesson(None, Event.STRIPPED)
 
 
 def test_an_accepted_delete_ends_the_session() -> None:
@@ -121,7 +122,7 @@ def test_an_accepted_delete_ends_the_session() -> None:
         assert lesson(APP, IN_SESSION, method=b"DELETE", status=status, session_id=b"up-1") == Lesson(None, Event.ENDED)
 
 
-@pytest.mark.parametrize("status", [405, 500])
+@pytest.mark.parametrize("status", [300, 405, 500])
 def test_a_refused_delete_ends_nothing(status: int) -> None:
     assert lesson(APP, IN_SESSION, method=b"DELETE", status=status, session_id=b"up-1") == Lesson(TOKEN)
 
@@ -159,6 +160,7 @@ def result(**members: Any) -> bytes:
 def test_a_task_is_learned_for_its_lifetime() -> None:
     learned = Learned(Kind.TASK, task_key("t\u00e9".encode()), 60 + TASK_GRACE_S)
     assert learn_result(result(resultType="task", taskId="t\u00e9", ttlMs=60_000)) == learned
+    assert learn_result(result(resultType="task", taskId="t", ttlMs=0)) == Learned(Kind.TASK, b"t", TASK_GRACE_S)
 
 
 @pytest.mark.parametrize("ttl_ms", [None, -1, "60", True, []])
