@@ -7,7 +7,9 @@ deadlines are looked at once a second by the gateway's sweep, so that no request
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable
+from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, cast
 
 from gateway.core.headers import Peer, peer
@@ -28,6 +30,8 @@ AHEAD_BYTES = 65536
 LINGER_S = 2.0
 """How long a refused body is still read, so that the answer is not lost to a reset (RFC 9112 9.6)."""
 FOREVER_S = float("inf")
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER on, for 0 s: closing resets."""
 
 
 class Edge(asyncio.Protocol):
@@ -200,12 +204,18 @@ class Edge(asyncio.Protocol):
         if not body_done:
             self._linger()
         elif not keep_alive or self.gateway.draining:
-            self.transport.close()
+            self._close()
         else:
             self.expect_head()
             if self.buffer:
                 asyncio.get_running_loop().call_soon(self._next)
             self.resume_reading()
+
+    def _close(self) -> None:
+        """End the connection once the client took what was written; it gets the time for writing."""
+        self._deadline_s = self.gateway.now_s + self.gateway.limits.write_timeout_s
+        self._deadline_problem = None
+        self.transport.close()
 
     def _next(self) -> None:
         data, self.buffer = self.buffer, b""
@@ -222,9 +232,21 @@ class Edge(asyncio.Protocol):
         data, self.buffer = self.buffer, b""
         return data
 
-    def abort(self) -> None:
-        """Cut the connection so that nobody can take what was sent for a complete answer."""
+    def cut(self, *, reset: bool) -> None:
+        """End the connection in the middle of an answer, so that nobody can take it for a complete one.
+
+        `reset`: the answer's framing does not tell where it ends (HTTP/1.0), so that only a reset can. Otherwise what
+        was written still goes out.
+        """
         self.exchange = None
+        if reset:
+            self._reset()
+        else:
+            self._close()
+
+    def _reset(self) -> None:
+        """End the connection now, in disorder: an orderly end makes an answer without a length complete (RFC 9112 8)."""
+        self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, RESET)
         self.transport.abort()
 
     def refuse(self, problem: Problem) -> None:
@@ -251,11 +273,13 @@ class Edge(asyncio.Protocol):
     def sweep(self, now_s: float) -> None:
         """Once a second: end what is late."""
         if self.write_paused_s and now_s - self.write_paused_s > self.gateway.limits.write_timeout_s:
-            self.transport.abort()
+            self._reset()
         elif now_s > self._deadline_s:
             problem = self._deadline_problem
-            if self._lingering or problem is None:
-                self.transport.abort() if self._lingering else self.transport.close()
+            if self._lingering or self.transport.is_closing():
+                self._reset()
+            elif problem is None:
+                self._close()
             elif self.exchange is not None:
                 self.exchange.refuse(problem)
             else:

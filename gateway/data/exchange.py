@@ -135,6 +135,8 @@ class Exchange:
             self._look_inside()
         else:
             self._waits_for_body = True
+            # Paused when more came with the head than an instance is waited for with.
+            self.edge.resume_reading()
             if self.head.expects_continue:
                 self.continued = True
                 self.edge.transport.write(CONTINUE)
@@ -233,7 +235,7 @@ class Exchange:
         if told:
             self.edge.finished(self._keep_alive, self.body.done)
         else:
-            self.edge.abort()
+            self.edge.cut(reset=not self.head.minor)
 
     def upgraded(self, relay: Relay, written: bytes) -> None:
         """101: the two connections are joined."""
@@ -285,7 +287,7 @@ class Exchange:
         if self._status:
             # Its head has gone out: all that is left is to cut it off visibly.
             self._finish()
-            self.edge.abort()
+            self.edge.cut(reset=not self.head.minor)
             return
         keep_alive = self.keeps_alive()
         self._status, response = error_response(
