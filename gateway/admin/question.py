@@ -103,7 +103,8 @@ def _checked(raw: Mapping[str, object]) -> Question:
     )
     if question.session and question.name:
         faults.append(Fault("name", "stands beside `session`", "send one of them"))
-    if not (question.host or question.session or question.name or question.app or faults):
+    named = question.host or question.session or question.name or question.app
+    if not (named or faults or any(one.lower().startswith("host:") for one in question.headers)):
         faults.append(Fault("host", "is missing", "send `host` and `path`, or `session`, `name` or `app`"))
     if faults:
         raise Refusal(AdminCode.AD07, faults=faults)
