@@ -15,7 +15,9 @@ from gateway.cli.tables import failing, print_json
 Instances = Annotated[
     list[str], typer.Argument(metavar="APP/INSTANCE...", help="The instances, as `moorage ps` shows.")
 ]
-Timeout = Annotated[float, typer.Option("--timeout", min=0.1, max=60, help="Seconds to wait until it runs.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", min=0.1, max=60, help="How long to wait until it runs.")
+]
 
 
 def wake(

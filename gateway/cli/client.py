@@ -83,9 +83,9 @@ class AdminClient:
         """Every machine of an app, page by page."""
         after = ""
         while True:
-            page = self.get(machines_path(app), {"after": after} if after else None)
+            page = self.get(machines_path(app), {"limit": PAGE, "after": after})
             yield from page
-            if not page or len(page) < PAGE:
+            if len(page) < PAGE:
                 return
             after = page[-1]["id"]
 
@@ -93,7 +93,7 @@ class AdminClient:
         """Every app, page by page."""
         after = ""
         while True:
-            page = self.get("/v1/apps", {"limit": PAGE, **({"after": after} if after else {})})
+            page = self.get("/v1/apps", {"limit": PAGE, "after": after})
             yield from page["apps"]
             if page["next"] is None:
                 return

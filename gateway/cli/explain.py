@@ -24,14 +24,18 @@ def explain(
             help="A URL, a session as `moorage sessions` lists it, a session id, or - to read the id from stdin.",
         ),
     ] = None,
-    session: Annotated[str | None, typer.Option("--session", help="The Mcp-Session-Id of the request.")] = None,
-    app: Annotated[str | None, typer.Option("--app", help="An app in place of a URL.")] = None,
-    method: Annotated[str | None, typer.Option("--method", "-X", help="The request's method.")] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", metavar="ID", help="The Mcp-Session-Id of the request.")
+    ] = None,
+    app: Annotated[str | None, typer.Option("--app", metavar="APP", help="An app in place of a URL.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", "-X", metavar="METHOD", help="The request's method.")
+    ] = None,
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="NAME: VALUE", help="A header; may be repeated.")
     ] = None,
-    body: Annotated[str | None, typer.Option("--body", "-d", help="The request's body.")] = None,
-    client: Annotated[str | None, typer.Option("--client", help="The client's IP address.")] = None,
+    body: Annotated[str | None, typer.Option("--body", "-d", metavar="TEXT", help="The request's body.")] = None,
+    client: Annotated[str | None, typer.Option("--client", metavar="IP", help="The client's IP address.")] = None,
     config: AdminConfig = None,
     admin: Admin = None,
     token: AdminToken = None,

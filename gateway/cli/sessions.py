@@ -15,9 +15,13 @@ HEADINGS = ("SESSION", "APP", "INSTANCE", "AGE", "IDLE", "REQUESTS", "STREAMS", 
 
 
 def sessions(
-    app: Annotated[str | None, typer.Option("--app", help="Only this app's.")] = None,
-    instance: Annotated[str | None, typer.Option("--instance", help="Only those on this instance.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many, the latest first.")] = 100,
+    app: Annotated[str | None, typer.Option("--app", metavar="APP", help="Only this app's.")] = None,
+    instance: Annotated[
+        str | None, typer.Option("--instance", metavar="ID", help="Only those on this instance.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=1000, help="How many, the latest first.")
+    ] = 100,
     end: Annotated[
         str | None, typer.Option("--end", metavar="SESSION", help="End this session here: its requests get 404.")
     ] = None,

@@ -34,10 +34,17 @@ class Publishing:
 
     def delete(self, kind: str, id: str) -> None:
         """Publish that there is no such thing any more."""
-        log = self._log_of.pop(f"{kind}/{id}", GLOBAL if kind == RecordKind.APP else self._region)
+        log = self._log_of.pop(f"{kind}/{id}", "") or self._log_held(kind, id)
         publisher = self._publisher_of(log)
         publisher.delete(kind, id)
         self._fold(publisher, kind, id)
+
+    def _log_held(self, kind: str, id: str) -> str:
+        """Where an earlier life of this writer put a record."""
+        if kind == RecordKind.APP:
+            return GLOBAL
+        held = self._catalog.record(f"{kind}/{id}")
+        return str(held.body.get("region", self._region)) if held is not None else self._region
 
     def _fold(self, publisher: Publisher, kind: str, id: str) -> None:
         record = publisher.record(kind, id)

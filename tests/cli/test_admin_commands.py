@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 
 from gateway.agent.base import InstanceKey, Spec
 from gateway.cli import app
-from gateway.core.model import Address, App, Pin
+from gateway.cli.ps import note
+from gateway.core.model import Address, App, Check, Pin
+from gateway.core.problems import Code, Problem, json_body
 from tests.net.admin_bench import Bench, bench
 from tests.net.yard import toy
 
@@ -170,6 +172,58 @@ async def test_the_token_comes_from_the_option_the_environment_or_the_file(
             assert refused.code == 1
             assert "set MOORAGE_ADMIN_TOKEN" in refused.err
             assert "wrong-token" not in refused.err
+
+
+async def test_a_start_that_fails_tells_what_the_instance_said_and_one_that_lasts_where_it_stands(
+    tmp_path: Path,
+) -> None:
+    unready = tmp_path / "unready"
+    unready.touch()
+    slow = App("slow", checks=(Check("/", 0.05, 1.0, 0.0),))
+    waits = (slow, toy("i-1", "--unready", str(unready), app="slow"))
+    async with bench(TOOLS, slow, instances=[(TOOLS, toy("i-1", "--status", "3")), waits]) as on:
+        failed = await moorage("wake", "tools/i-1", *at(on))
+        assert failed.code == 1
+        assert "(PM07)" in failed.err
+        assert "status 3" in failed.err
+        shown = await moorage("ps", "tools", *at(on))
+        assert "status 3" in shown.out.splitlines()[1]
+        late = await moorage("wake", "slow/i-1", "--timeout", "0.1", *at(on))
+        assert late.code == 1
+        assert late.err == "moorage: slow/i-1: it is starting after 0.1 s: `moorage ps` shows how it goes on\n"
+
+
+async def test_lists_longer_than_a_page_are_read_to_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.client.PAGE", 2)
+    async with bench(TOOLS, App("b"), App("c"), instances=[STATIC, (TOOLS, toy("i-2")), (TOOLS, toy("i-3"))]) as on:
+        listed = (await moorage("ps", "--json", *at(on))).json
+        assert [one["id"] for one in listed] == ["i-1", "i-2", "i-3"]
+
+
+async def test_the_public_listener_is_told_from_the_admin_api() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json_body(Problem(Code.PB13, "no app is served at this host"), "id")
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        result = await moorage("ps", "--admin", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert "is the gateway's public listener" in result.err
+
+
+def test_notes_tell_what_is_not_as_usual() -> None:
+    usual = {
+        "state": "started", "cordoned": False, "held_down": False, "suspect": False, "healthy": True,
+        "startable": False, "reason": "", "retry_after_s": 0.0,
+    }  # fmt: skip
+    assert note(usual) == ""
+    assert (
+        note({**usual, "cordoned": True, "suspect": True, "healthy": False}) == "cordoned, connections fail, unhealthy"
+    )
+    assert note({**usual, "state": "stopped"}) == "nothing here can start it"
+    failed = {**usual, "state": "failed", "startable": True, "reason": "it exited", "retry_after_s": 3.2}
+    assert note(failed) == "it exited, next start in 3s at the earliest"
 
 
 async def test_a_gateway_that_is_not_there_is_said_to_be_not_there() -> None:
