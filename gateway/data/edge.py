@@ -245,7 +245,7 @@ class Edge(asyncio.Protocol):
             self._close()
 
     def _reset(self) -> None:
-        """End the connection now, in disorder: an orderly end makes an answer without a length complete (RFC 9112 8)."""
+        """End it now, in disorder: an orderly end makes an answer without a length complete (RFC 9112 8)."""
         self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, RESET)
         self.transport.abort()
 
