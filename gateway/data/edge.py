@@ -7,6 +7,7 @@ deadlines are looked at once a second by the gateway's sweep, so that no request
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 from collections.abc import Callable
 from socket import SO_LINGER, SOL_SOCKET
@@ -30,6 +31,7 @@ AHEAD_BYTES = 65536
 LINGER_S = 2.0
 """How long a refused body is still read, so that the answer is not lost to a reset (RFC 9112 9.6)."""
 FOREVER_S = float("inf")
+BLANK_LINES = re.compile(rb"(?:\r\n)++")
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER on, for 0 s: closing resets."""
 
@@ -132,11 +134,12 @@ class Edge(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         """Start the exchange that `data` begins, or wait for the rest of its head."""
+        if data.startswith(b"\r\n"):
+            # RFC 9112 2.2: empty lines before the request line are to be ignored.
+            data = BLANK_LINES.sub(b"", data, count=1)
         end = data.find(b"\r\n\r\n")
         limit = self.gateway.limits.header_bytes
         if end < 0 or end > limit:
-            # RFC 9112 2.2: an empty line before the request line is to be ignored.
-            data = data[2:] if data.startswith(b"\r\n") else data
             if len(data) > limit:
                 self.refuse(Problem(Code.PB03, f"the head is longer than {limit} bytes"))
             elif b"\n" in data and data.count(b"\n") != data.count(b"\r\n"):
@@ -145,9 +148,6 @@ class Edge(asyncio.Protocol):
                 if not self.buffer and data:
                     self._await_head()
                 self.buffer = data
-            return
-        if end == 0 or data.startswith(b"\r\n"):
-            self._take(data[2:])
             return
         self.buffer = b""
         end += 4
