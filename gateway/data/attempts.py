@@ -141,13 +141,13 @@ class Attempts:
         exchange.go(exchange.routing.without(instance.id))
         return True
 
-    def unanswered(self, exchange: Exchange) -> None:
-        """The connection ended before a whole head came."""
+    def unanswered(self, exchange: Exchange, *, begun: bool) -> None:
+        """The connection ended before a whole head came; `begun`: some of an answer did."""
         upstream = self.upstream
         assert upstream is not None
         intent = exchange.routing.intent
         problem = exchange.problem(Code.PU02, "the instance closed the connection before it answered")
-        if not exchange.body.kept:
+        if begun or not exchange.body.kept:
             exchange.fail(problem)
         elif intent is not None and intent.kind is Kind.ANYWHERE:
             self._elsewhere(exchange, problem)

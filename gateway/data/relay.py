@@ -124,7 +124,8 @@ class Relay:
     def lost(self, broken: bool) -> None:
         body = self._body
         if body is None:
-            self._exchange.attempts.unanswered(self._exchange)
+            begun = bool(self._buffer or self._informational)
+            self._exchange.attempts.unanswered(self._exchange, begun=begun)
         elif not broken and body.end():
             if self._encode:
                 self._write(self._closing())

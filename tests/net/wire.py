@@ -9,7 +9,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-LIMIT_S = 10.0
+LIMIT_S = 5.0
 """For what must happen. Nothing waits this long when it works."""
 BUFFER_BYTES = 65536
 
