@@ -102,9 +102,7 @@ class Exchange:
             return len(data)
         if self.over:
             return len(piece)
-        limit = self.gateway.limits.body_bytes
-        if limit and max(body.size, self.head.length) > limit:
-            self.refuse(self.problem(Code.PB09, f"the body is longer than {limit} bytes"))
+        if self._is_too_long():
             return len(piece)
         if body.done:
             edge.no_deadline()
@@ -122,11 +120,19 @@ class Exchange:
             edge.pause_reading()
         return len(piece)
 
+    def _is_too_long(self) -> bool:
+        """Whether the body is longer than the limit, or said to be; it is refused then."""
+        limit = self.gateway.limits.body_bytes
+        if not limit or max(self.body.size, self.head.length) <= limit:
+            return False
+        self.refuse(self.problem(Code.PB09, f"the body is longer than {limit} bytes"))
+        return True
+
     # --- classify, decide ------------------------------------------------------------
 
     def begin(self) -> None:
         """The head is here, and what came with it of the body."""
-        if self.over:
+        if self.over or self._is_too_long():
             return
         step = self.routing.by_head()
         if step is not None:

@@ -1,7 +1,7 @@
 """Heads from raw bytes, remembered: a client that keeps its connection sends the same head again and again.
 
-Each distinct head is first shown to llhttp (through httptools), then parsed by the core: a head passes only when
-both accept it. The parse is a pure function of the bytes, so remembering it changes nothing but the cost.
+Each distinct head is parsed by the core, then shown to llhttp (through httptools): a head passes only when both
+accept it. The parse is a pure function of the bytes, so remembering it changes nothing but the cost.
 """
 
 from __future__ import annotations
@@ -35,14 +35,16 @@ class Heads:
         head = self._requests.get(raw)
         if head is not None:
             return head
+        parsed = parse_request(raw, self._max_count)
+        if isinstance(parsed, Problem):
+            return parsed
         try:
             httptools.HttpRequestParser(_Nothing()).feed_data(raw)
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as error:
             return Problem(Code.PB01, f"not HTTP/1.1: {error}")
-        parsed = parse_request(raw, self._max_count)
-        if isinstance(parsed, RequestHead) and len(raw) <= MAX_REMEMBERED_BYTES:
+        if len(raw) <= MAX_REMEMBERED_BYTES:
             if len(self._requests) >= MAX_REMEMBERED:
                 self._requests.clear()
             self._requests[raw] = parsed

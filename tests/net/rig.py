@@ -194,10 +194,11 @@ class Rig:
 
     # --- clients -----------------------------------------------------------------------
 
-    async def client(self) -> Wire:
-        """A raw connection to the gateway."""
+    async def client(self, *, kept: bool = True) -> Wire:
+        """A raw connection to the gateway; `kept` until the test's end, which closes it."""
         wire = await dial(self.address.host, self.address.port)
-        self._wires.append(wire)
+        if kept:
+            self._wires.append(wire)
         return wire
 
     async def ask(self, raw: bytes, method: str = "GET") -> Message:
