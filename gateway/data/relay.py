@@ -107,6 +107,8 @@ class Relay:
         try:
             taken = body.feed(data, sink)
         except FramingFault as fault:
+            # What of it was in order has not gone out: an event of ours would not fit behind what has.
+            self._tail = None
             self._broken(f"its body is malformed: {fault}")
             return
         out = data if taken == len(data) else data[:taken]
