@@ -93,10 +93,12 @@ _SIZE, _DATA, _AFTER, _TRAILER = range(4)
 class ChunkedBody:
     """A chunked body (RFC 9112 7.1), trailers included."""
 
-    __slots__ = ("_left", "_line", "_state", "_trailer_bytes", "done")
+    __slots__ = ("_left", "_line", "_state", "_trailer_bytes", "chunk_bytes", "done")
 
     def __init__(self) -> None:
         self.done = False
+        self.chunk_bytes = 0
+        """The size of the chunk that was begun last."""
         self._state = _SIZE
         self._left = 0
         self._line = b""
@@ -173,6 +175,7 @@ class ChunkedBody:
                 break
             if sink is not None:
                 sink.append(data[at + 2 : end])
+            self.chunk_bytes = left
             pos = end + 2
         return pos
 
@@ -201,7 +204,7 @@ class ChunkedBody:
         match = _SIZE_LINE.fullmatch(line)
         if match is None or len(line) > MAX_SIZE_LINE_BYTES:
             raise FramingFault("a chunk's size line is malformed")
-        self._left = int(match[1], 16)
+        self._left = self.chunk_bytes = int(match[1], 16)
         self._state = _DATA if self._left else _TRAILER
         if self._left and len(_KNOWN_SIZES) < MAX_KNOWN_SIZES:
             _KNOWN_SIZES[line] = self._left

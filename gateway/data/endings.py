@@ -11,7 +11,6 @@ LAST_CHUNK = b"0\r\n\r\n"
 COMMENT = b": keepalive\n\n"
 COMMENT_CHUNK = b"%x\r\n%b\r\n" % (len(COMMENT), COMMENT)
 _EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
-_CHUNK_EVENT_ENDS = tuple(end + b"\r\n" for end in _EVENT_ENDS)
 
 
 def between_events(body: Body | None, encode: int, last: bytes) -> bool:
@@ -23,7 +22,10 @@ def between_events(body: Body | None, encode: int, last: bytes) -> bool:
     """
     if encode:
         return not last or last.endswith(_EVENT_ENDS)
-    return isinstance(body, ChunkedBody) and body.at_boundary and (not last or last.endswith(_CHUNK_EVENT_ENDS))
+    if not isinstance(body, ChunkedBody) or not body.at_boundary:
+        return False
+    # A chunk may be one line end alone: the one before it is then its size line's, and no blank line.
+    return not last or any(last.endswith(end + b"\r\n") and body.chunk_bytes >= len(end) for end in _EVENT_ENDS)
 
 
 def error_ending(body: Body | None, encode: int, tail: EventTail, problem: Problem, request_id: str) -> bytes | None:

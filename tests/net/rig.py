@@ -194,9 +194,9 @@ class Rig:
 
     # --- clients -----------------------------------------------------------------------
 
-    async def client(self, *, kept: bool = True) -> Wire:
+    async def client(self, *, kept: bool = True, receive_bytes: int | None = None) -> Wire:
         """A raw connection to the gateway; `kept` until the test's end, which closes it."""
-        wire = await dial(self.address.host, self.address.port)
+        wire = await dial(self.address.host, self.address.port, receive_bytes=receive_bytes)
         if kept:
             self._wires.append(wire)
         return wire

@@ -8,6 +8,7 @@ import contextlib
 import socket
 import struct
 from dataclasses import dataclass
+from typing import cast
 
 LIMIT_S = 5.0
 """For what must happen. Nothing waits this long when it works."""
@@ -97,14 +98,10 @@ class Wire:
 
     def pause(self) -> None:
         """Read nothing more, so that the kernel's buffers fill up."""
-        transport = self._writer.transport
-        assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()
+        cast("asyncio.Transport", self._writer.transport).pause_reading()
 
     def resume(self) -> None:
-        transport = self._writer.transport
-        assert isinstance(transport, asyncio.Transport)
-        transport.resume_reading()
+        cast("asyncio.Transport", self._writer.transport).resume_reading()
 
     @property
     def unsent(self) -> int:
@@ -213,5 +210,11 @@ async def until_acknowledged(sock: socket.socket) -> None:
             await asyncio.sleep(0.001)  # noqa: TID251 - the kernel tells nobody
 
 
-async def dial(host: str, port: int) -> Wire:
-    return Wire(*await asyncio.open_connection(host, port, limit=BUFFER_BYTES))
+async def dial(host: str, port: int, *, receive_bytes: int | None = None) -> Wire:
+    """A connection; `receive_bytes` bounds what the kernel takes for a side that does not read."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    if receive_bytes is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    return Wire(*await asyncio.open_connection(sock=sock, limit=BUFFER_BYTES))
