@@ -33,14 +33,16 @@ from gateway.data.state import Gateway, Limits
 from gateway.lifecycle.holds import Holds
 from gateway.lifecycle.slots import Slots
 from gateway.lifecycle.waker import Waker
+from gateway.log.histories import Logs
 from gateway.log.opening import open_pins
 from gateway.log.pins import CachedPins
 from gateway.sources.admin import AdminMachines
 from gateway.sources.config import prune, publish_apps, specs
-from gateway.sources.logs import Logs
 
 SWEEP_S = 1.0
 FORGET_EVERY_SWEEPS = 60
+FIRST_SNAPSHOT_S = 2.0
+"""How long the catalog is waited for at the start; without it, what the file names is served all the same."""
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +114,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 pins=pins,
                 spawn=spawn,
             )
+            # What an operator stopped or cordoned stands in the catalog; the agent must not speak before it knows.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_SNAPSHOT_S):
+                    await histories.ready()
             publish_apps(config.apps, histories.config)
             agent = await ending.enter_async_context(
                 Agent(

@@ -24,6 +24,8 @@ async def main() -> None:
             for number, client in enumerate(sessions, 1):
                 result = await client.call_tool("add", {"item": f"{item} for {number}"})
                 print(f"session {number}: {result.content[0].text}")
+        if sys.stdin.isatty():
+            await asyncio.to_thread(input, "Three sessions are open; Enter ends them. ")
 
 
 asyncio.run(main())

@@ -7,10 +7,17 @@ request, no client. Its size grows with the apps and with the instances that car
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.requests import Request
@@ -18,6 +25,7 @@ from starlette.responses import Response
 
 from gateway.admin.needs import Admin
 from gateway.admin.status import in_flight
+from gateway.lifecycle.times import BOUNDS_S
 
 Value = float | int
 Labels = TypeVar("Labels", bound=tuple[str, ...])
@@ -121,7 +129,7 @@ class GatewayCollector(Collector):
 
     def _holding(self) -> Iterator[Metric]:
         holds = self._admin.holds
-        waking = self._admin.waker.waking()
+        waking, times = self._admin.waker.waking(), self._admin.waker.times
         yield _gauge("held_requests", "Requests held for an instance or a slot.", ("app",), _by_app(holds.held))
         yield _counter("hold_refused", "Requests refused by a full wake_queue.", ("app",), _by_app(holds.refused))
         yield _gauge("wakes", "Wakes under way.", (), {(): len(waking)})
@@ -131,6 +139,15 @@ class GatewayCollector(Collector):
             (),
             {(): max((one.for_s for one in waking), default=0.0)},
         )
+
+        took = HistogramMetricFamily(
+            "moorage_wake_seconds", "From a wake's first request to the running instance.", labels=("app",)
+        )
+        for app, taken in times.taken.items():
+            bounds = [*map(str, BOUNDS_S), "+Inf"]
+            took.add_metric((app,), list(zip(bounds, accumulate(taken.counts), strict=True)), taken.sum_s)
+        yield took
+        yield _counter("wakes_failed", "Wakes that failed, by the code of the answer.", ("app", "code"), times.failed)
 
     def _catalog(self) -> Iterator[Metric]:
         admin = self._admin

@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.agent.base import AgentApi
 from gateway.core.model import Instance, Pin
 from gateway.data.state import Gateway
+from gateway.lifecycle.times import WakeTimes
 from gateway.sources.admin import Registered, Registration, Removal
 
 
@@ -90,6 +91,8 @@ class WakeUnderWay(Protocol):
 
 class Waker(Protocol):
     """What waits for instances to start (`gateway.lifecycle.waker.Waker`)."""
+
+    times: WakeTimes
 
     def waking(self) -> Sequence[WakeUnderWay]: ...
 

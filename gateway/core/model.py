@@ -132,7 +132,7 @@ class Instance:
     region: str = "local"
     state: State = State.STARTED
     incarnation: str = "0"
-    """Changes whenever the instance's memory was lost; `0` for static addresses. At most 16 characters of [0-9a-zA-Z]."""
+    """Changes whenever the instance's memory was lost; `0` for static addresses. At most 16 of [0-9a-zA-Z]."""
     cordoned: bool = False
     """No new sessions; what is pinned goes on."""
     healthy: bool = True

@@ -17,6 +17,7 @@ from gateway.agent.base import AgentApi, FailureKind, Started, StartFailed, Star
 from gateway.core.model import App, Instance, State
 from gateway.core.problems import Code, Problem
 from gateway.lifecycle.holds import Holds
+from gateway.lifecycle.times import WakeTimes
 
 RETRY_STARTING_S: Final = 5
 """Retry-After when the time is over but the start goes on: the next request finds it further."""
@@ -85,6 +86,7 @@ class Waker:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.holds = holds or Holds()
+        self.times = WakeTimes()
         self._tasks = tasks
         self._catalog = catalog
         self._agent = agent
@@ -154,14 +156,16 @@ class Waker:
         # Every request joined after this began, so that its own time ends with the wake's at the latest.
         asked: asyncio.Task[StartOutcome] | None = None
         try:
-            async with asyncio.timeout(wake.app.wake_timeout_s):
-                async with asyncio.TaskGroup() as tasks:
-                    asked = tasks.create_task(self._agent.start(wake.app.name, wake.id))
-                    answer = await self._until_answer(wake, asked)
-                    asked.cancel()
-                return answer
-        except TimeoutError:
-            return _too_late(wake, asked)
+            try:
+                async with asyncio.timeout(wake.app.wake_timeout_s):
+                    async with asyncio.TaskGroup() as tasks:
+                        asked = tasks.create_task(self._agent.start(wake.app.name, wake.id))
+                        answer = await self._until_answer(wake, asked)
+                        asked.cancel()
+            except TimeoutError:
+                answer = _too_late(wake, asked)
+            self.times.note(wake.app.name, answer, self._clock_s() - wake.since_s)
+            return answer
         finally:
             of_app = self._wakes[wake.app.name]
             del of_app[wake.id]

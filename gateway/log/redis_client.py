@@ -1,7 +1,8 @@
 """A Redis client under our own deadlines: one attempt, bounded in time, and one kind of failure.
 
-The library's retries are off: with them, a stopped Redis is noticed after half a minute. A blocking read waits for less
-than the socket's timeout, which is less than the deadline around all of it.
+The library's retries are off: with them, a stopped Redis is noticed after half a minute. So is its socket timeout,
+which wraps each sending in asyncio.wait_for: on Python 3.11 that may swallow a cancellation (CPython issue 86296), and
+the task runs on. One deadline around each operation, a blocking read's wait included, does for both.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ class RedisClient:
         """Connections made so far. The library makes them unasked, perhaps to another server than before."""
         pool = BlockingConnectionPool.from_url(
             url,
-            timeout=ANSWER_S,
+            timeout=DEADLINE_S,
             max_connections=MAX_CONNECTIONS,
             retry=Retry(NoBackoff(), 0),
             retry_on_error=[],
-            socket_timeout=ANSWER_S,
+            socket_timeout=DEADLINE_S,
             socket_connect_timeout=CONNECT_S,
             socket_keepalive=True,
             health_check_interval=0,

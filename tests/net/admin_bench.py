@@ -24,8 +24,8 @@ from gateway.data.state import Gateway, Limits
 from gateway.lifecycle.holds import Holds
 from gateway.lifecycle.waker import Waker
 from gateway.log.base import LogUnavailable
+from gateway.log.histories import Logs
 from gateway.sources.admin import AdminMachines
-from gateway.sources.logs import Logs
 from tests.net.yard import quiet
 
 SECRET = b"bench-secret-of-thirty-two-bytes"

@@ -9,8 +9,11 @@ import pytest
 from starlette.routing import Route
 
 from gateway.admin.application import application
-from gateway.core.model import App, Pin
+from gateway.core.model import App, Instance, Pin
+from gateway.core.problems import Problem
+from gateway.lifecycle.waker import Waker
 from tests.net.admin_bench import Bench, bench
+from tests.net.yard import toy
 
 CANARY = b"canary-session-id"
 
@@ -162,6 +165,19 @@ async def test_metrics_show_what_is_counted() -> None:
         assert all(name.startswith("moorage_") for name in ours)
 
 
+async def test_wakes_are_counted_by_their_time_and_by_their_failure() -> None:
+    app = App("tools", wake_timeout_s=20.0, stop_grace_s=1.0)
+    async with bench(app, instances=[(app, toy("i-1")), (app, toy("i-2", "--status", "3"))]) as on:
+        assert isinstance(on.admin.waker, Waker)
+        assert isinstance(await on.admin.waker.ensure(app, on.instance("i-1")), Instance)
+        assert isinstance(await on.admin.waker.ensure(app, on.instance("i-2")), Problem)
+        found = samples((await on.client.get("/metrics")).text)
+        assert found['moorage_wake_seconds_count{app="tools"}'] == 1
+        assert found['moorage_wake_seconds_bucket{app="tools",le="+Inf"}'] == 1
+        assert 0 < found['moorage_wake_seconds_sum{app="tools"}'] < 20
+        assert found['moorage_wakes_failed_total{app="tools",code="PM07"}'] == 1
+
+
 async def test_metrics_speak_openmetrics_too_and_their_labels_are_a_closed_set() -> None:
     async with bench(App("tools")) as on:
         on.gateway.counters.requests["tools", 200] += 1
@@ -170,7 +186,20 @@ async def test_metrics_speak_openmetrics_too_and_their_labels_are_a_closed_set()
         assert response.text.endswith("# EOF\n")
         own = re.sub(r"^(python|process)_.*$", "", response.text, flags=re.MULTILINE)
         labels = set(re.findall(r'[{,]([a-z_]+)="', own))
-        allowed = {"app", "instance", "code", "rule", "status", "outcome", "kind", "log", "use", "version", "region"}
+        allowed = {
+            "app",
+            "instance",
+            "code",
+            "rule",
+            "status",
+            "outcome",
+            "kind",
+            "log",
+            "use",
+            "version",
+            "region",
+            "le",
+        }
         assert labels <= allowed
 
 

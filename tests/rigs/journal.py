@@ -91,7 +91,11 @@ class _Served:
         self._session = headers.get("mcp-session-id") or (query.get("session_id") or query.get("sessionId") or [""])[0]
         body = b""
         if scope["method"] == "POST":
-            body = await _read(receive)
+            whole = await _read(receive)
+            if whole is None:
+                self._journal.write("cut", n=self._n, session=self._session)
+                return
+            body = whole
             receive = _replay(body, receive)
         self._journal.write(
             "request",
@@ -134,12 +138,15 @@ class _Served:
         await self._streams.opened(session)
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body; None when the client was gone before its end."""
     body: bytes = b""
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += message.get("body", b"")
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+        if not message.get("more_body", False):
             return body
 
 

@@ -15,7 +15,7 @@ from gateway.log.base import GLOBAL, CatalogLog, LossReason
 from gateway.log.follower import Follower
 from gateway.log.opening import open_log
 from gateway.log.publisher import Publisher
-from gateway.sources.publishing import Publishing
+from gateway.log.publishing import Publishing
 
 
 class Logs:
