@@ -93,8 +93,7 @@ class Edge(asyncio.Protocol):
         self.expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.gateway.edges.discard(self)
-        self._connections.discard(self)
+        self.left()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -226,11 +225,16 @@ class Edge(asyncio.Protocol):
         self.resume_reading()
 
     def leave(self) -> bytes:
-        """The connection stops being HTTP; the bytes that came ahead."""
-        self.gateway.edges.discard(self)
+        """The connection stops being HTTP, until `left`; the bytes that came ahead."""
         self.exchange = None
+        self.write_paused_s = 0.0
         data, self.buffer = self.buffer, b""
         return data
+
+    def left(self) -> None:
+        """The connection that stopped being HTTP has ended."""
+        self.gateway.edges.discard(self)
+        self._connections.discard(self)
 
     def cut(self, *, reset: bool) -> None:
         """End the connection in the middle of an answer, so that nobody can take it for a complete one.

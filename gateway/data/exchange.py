@@ -257,6 +257,9 @@ class Exchange:
 
     def _tunnel_over(self) -> None:
         if not self.over:
+            self.edge.left()
+            if self.attempts.upstream is not None:
+                self.gateway.pool.forget(self.attempts.upstream)
             self.gateway.counters.outcomes[self.routing.app, "completed"] += 1
             self._finish()
 
