@@ -177,9 +177,9 @@ def response_head(
         parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
     elif close:
         parts.append(b"Connection: close\r\n")
+    parts.append(extra)
     if head.status >= 200:
         parts += (
-            extra,
             b"Via: ",
             via + b", " + hop if via else hop,
             b"\r\nFly-Request-Id: ",

@@ -190,15 +190,16 @@ class Relay:
         if not exchange.attempts.retry_on(exchange, head):
             self._answer(head, rest)
 
-    def _informal(self, head: ResponseHead) -> bytes:
-        return response_head(head, length=None, session_id=None, request_id=self._exchange.request_id, close=False)
+    def _informal(self, head: ResponseHead, extra: bytes = b"") -> bytes:
+        request_id = self._exchange.request_id
+        return response_head(head, length=None, session_id=None, request_id=request_id, close=False, extra=extra)
 
     def _switch(self, head: ResponseHead, rest: bytes) -> None:
         exchange = self._exchange
         if not exchange.head.upgrade or not head.upgrade:
             exchange.instance_failed(self, Problem(Code.PH05, "a 101 that was not asked for"))
         else:
-            exchange.upgraded(self, self._informal(head) + rest)
+            exchange.upgraded(self, self._informal(head, exchange.learned(self, head).extra) + rest)
 
     def _answer(self, head: ResponseHead, rest: bytes) -> None:
         """The final head: teach, write, go on to the body."""

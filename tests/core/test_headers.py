@@ -238,6 +238,10 @@ def test_switching_protocols() -> None:
     assert downstream(sent, None) == (
         line + b"\r\nSec-WebSocket-Accept: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     )
+    with_cookie = response_head(
+        sent, length=None, session_id=None, request_id=b"abc-local", close=False, extra=b"Set-Cookie: c\r\n"
+    )
+    assert with_cookie.endswith(b"Upgrade: websocket\r\nSet-Cookie: c\r\n\r\n")
 
 
 def test_an_upgrade_that_is_only_offered_is_not_passed_on() -> None:
