@@ -22,12 +22,10 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyErr
 from gateway.log.base import LogUnavailable
 
 CONNECT_S: Final = 2.0
-ANSWER_S: Final = 3.0
-"""Longest time to one answer. Blocking reads wait for at most WAIT_S of the follower, well below."""
+DEADLINE_S: Final = 3.0
+"""Longest time of one operation, beyond what it waits for on purpose."""
 MAX_CONNECTIONS: Final = 16
 """Of one client; more operations wait for a free one."""
-DEADLINE_S: Final = 4.0
-"""Longest time of one operation of one or more round trips, above what it waits for on purpose."""
 
 
 class RedisClient:
@@ -43,7 +41,7 @@ class RedisClient:
             max_connections=MAX_CONNECTIONS,
             retry=Retry(NoBackoff(), 0),
             retry_on_error=[],
-            socket_timeout=DEADLINE_S,
+            socket_timeout=None,
             socket_connect_timeout=CONNECT_S,
             socket_keepalive=True,
             health_check_interval=0,
