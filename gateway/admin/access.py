@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,10 +30,13 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Access:
     """The middleware."""
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._app = app
         self._token = token.encode() if token is not None else None
+        self._clock_s = clock_s
         self._next = 0
+        self._untold = 0
+        self._told_at_s = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -51,13 +56,27 @@ class Access:
             else with_token(self._token, headers)
         )
         if refusal is not None:
-            log.warning("admin request refused", request_id=request_id, code=refusal.code, reason=refusal.message)
+            self._tell(refusal, request_id)
             await refusal_answer(refusal, request_id)(scope, receive, send)
             return
         if scope["method"] not in _READING:
             # Paths name apps, machines and digests, never session ids; queries are not logged.
             log.info("admin request", request_id=request_id, method=scope["method"], path=scope["path"])
         await self._app(scope, receive, send)
+
+    def _tell(self, refusal: Refusal, request_id: str) -> None:
+        """One log line a second at most: whoever is refused could write the log full."""
+        self._untold += 1
+        now_s = self._clock_s()
+        if now_s >= self._told_at_s + 1.0:
+            log.warning(
+                "admin requests refused",
+                count=self._untold,
+                request_id=request_id,
+                code=refusal.code.value,
+                reason=refusal.message,
+            )
+            self._told_at_s, self._untold = now_s, 0
 
 
 def with_token(token: bytes, headers: Headers) -> Refusal | None:

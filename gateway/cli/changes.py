@@ -111,7 +111,7 @@ def _each(
             except AdminError as error:
                 results.append({"instance": name, "error": error.error})
                 if not as_json:
-                    typer.echo(f"moorage: {name}: {error}", err=True)
+                    typer.echo(f"moorage: {'' if name in str(error) else name + ': '}{error}", err=True)
             else:
                 results.append({"instance": name, "machine": machine})
                 if not as_json:

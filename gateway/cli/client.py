@@ -155,7 +155,7 @@ def _read(url: str, response: httpx2.Response) -> Any:
             text = f"{url} is the gateway's public listener: name its admin address with --admin"
         case _:
             where = "/".join(str(part) for key in ("app", "instance") if (part := error.get(key)))
-            text = f"{where + ': ' if where else ''}{message} ({code}). {error.get('remedy', '')}"
+            text = f"{where + ': ' if where not in message else ''}{message} ({code}). {error.get('remedy', '')}"
     faults = error.get("faults")
     if isinstance(faults, list):
         text += "".join(f"\n  {one['key'] or 'request'}: {one['message']}; {one['remedy']}" for one in faults)

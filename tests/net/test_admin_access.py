@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from starlette.applications import Starlette
+from starlette.types import Message, Scope
+from structlog.testing import capture_logs
 
-from gateway.admin.access import with_token, without_token
+from gateway.admin.access import Access, with_token, without_token
 from gateway.core.model import App
 from tests.net.admin_bench import bench, raw
+from tests.net.yard import Clock
 
 TOKEN = "correct-horse-battery"
 PATHS = [
@@ -136,6 +140,28 @@ async def test_without_a_token_a_rebound_page_reads_nothing_and_changes_nothing(
             answer = await raw(on.address, "POST /v1/apps/tools/machines HTTP/1.1", *lines, length, body=body)
             assert answer.startswith(b"HTTP/1.1 403 ")
         assert await on.get("/v1/apps/tools/machines") == []
+
+
+async def test_refusals_do_not_fill_the_log() -> None:
+    clock = Clock()
+    access = Access(Starlette(), TOKEN, clock)
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("192.0.2.1", 1)}
+    statuses = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    with capture_logs() as lines:
+        for _ in range(100):
+            await access(dict(scope), receive, send)
+        clock.now_s += 1.0
+        await access(dict(scope), receive, send)
+    assert statuses == [401] * 101
+    assert [line["count"] for line in lines] == [1, 100]
 
 
 async def test_nothing_is_changed_by_reading() -> None:
