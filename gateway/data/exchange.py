@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.core.framing import FramingFault
 from gateway.core.head import RequestHead
 from gateway.core.jsonrpc import peek_id
-from gateway.core.model import Dialect, Forward, Refuse
+from gateway.core.model import Dialect, Forward, Kind, Refuse
 from gateway.core.problems import Code, Problem, status
 from gateway.data import punt
 from gateway.data.attempts import Attempts
@@ -150,7 +150,9 @@ class Exchange:
     def _look_inside(self) -> None:
         """The body is here, or too long to be waited for."""
         step = self.routing.by_body(self.body.whole())
-        self._rpc_id = self.routing.intent.rpc_id if self.routing.intent is not None else None
+        intent = self.routing.intent
+        # A body that disagrees with its head leaves the intent as the head had it, without an id.
+        self._rpc_id = intent.rpc_id if intent is not None and intent.kind is not Kind.NEEDS_BODY else None
         self.go(step)
 
     def go(self, step: Step) -> None:

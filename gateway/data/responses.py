@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from gateway.core.answer import problem_body
 from gateway.core.head import RequestHead
-from gateway.core.model import Dialect, Intent
-from gateway.core.problems import Problem, json_body, jsonrpc_body, status
+from gateway.core.model import Intent
+from gateway.core.problems import Problem, status
 
 _REASONS = {one.value: one.phrase.encode() for one in HTTPStatus}
 
@@ -17,14 +18,11 @@ def error_response(
     problem: Problem, request_id: bytes, *, head: RequestHead | None, intent: Intent | None, rpc_id: bytes, close: bool
 ) -> tuple[int, bytes]:
     """The status and the whole response for a problem, in the form the caller's dialect understands."""
-    if intent is not None and intent.dialect is not Dialect.HTTP:
-        body = jsonrpc_body(problem, rpc_id, request_id.decode())
-    else:
-        body = json_body(problem, request_id.decode())
+    content_type, body = problem_body(problem, intent, rpc_id, request_id.decode())
     code = status(problem)
     parts = [
-        b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-        % (code, _REASONS.get(code, b""), len(body)),
+        b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n"
+        % (code, _REASONS.get(code, b""), content_type, len(body)),
         b"moorage-error: %b\r\nFly-Request-Id: %b\r\n" % (problem.code.encode(), request_id),
     ]
     if problem.retry_after_s is not None:
