@@ -154,8 +154,11 @@ class Edge(asyncio.Protocol):
         if isinstance(head, Problem):
             self.refuse(head)
             return
-        self._deadline_s = FOREVER_S
         exchange = self.exchange = Exchange(self, head)
+        if exchange.body.done or head.expects_continue:
+            self.no_deadline()
+        else:
+            self.await_body()
         if end < len(data):
             if exchange.body.done:
                 self.buffer = data[end:]
@@ -194,6 +197,8 @@ class Edge(asyncio.Protocol):
         if self._read_paused and len(self.buffer) <= AHEAD_BYTES and not self.transport.is_closing():
             self._read_paused = False
             self.transport.resume_reading()
+            if self.exchange is not None and not self.exchange.body.done:
+                self.await_body()
 
     def finished(self, keep_alive: bool, body_done: bool) -> None:
         """The exchange is over and its answer written."""
@@ -284,6 +289,9 @@ class Edge(asyncio.Protocol):
                 self._reset()
             elif problem is None:
                 self._close()
+            elif self._read_paused:
+                # It is not the client that holds the body up.
+                self.await_body()
             elif self.exchange is not None:
                 self.exchange.refuse(problem)
             else:

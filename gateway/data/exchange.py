@@ -146,6 +146,7 @@ class Exchange:
             if self.head.expects_continue:
                 self.continued = True
                 self.edge.transport.write(CONTINUE)
+                self.edge.await_body()
 
     def _look_inside(self) -> None:
         """The body is here, or too long to be waited for."""

@@ -182,6 +182,8 @@ class Relay:
             # RFC 9110 15.2: a client of HTTP/1.0 knows no 1xx; a 100 is for who asked.
             if exchange.head.minor and (head.status != 100 or exchange.head.expects_continue):
                 exchange.edge.transport.write(self._informal(head))
+                if head.status == 100 and not exchange.body.done:
+                    exchange.edge.await_body()
             buffer = rest
             if not buffer:
                 self._buffer = b""
