@@ -177,4 +177,4 @@ def _less_apt(table: AppTable, instance: Instance, taken: Instance | None, view:
     if instance.region != table.region and taken.region == table.region:
         return f"in region {instance.region}; the own one comes first"
     more = view.load(taken)
-    return f"carries {load}, the chosen one {more}" if load != more else "carries as much, and its id comes later"
+    return f"carries {load}, the chosen one {more}" if load != more else "carries as much, and its turn comes later"

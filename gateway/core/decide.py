@@ -3,7 +3,8 @@
 Order: force header, pin (sealed or stored), affinity cookie, prefer header, consistent hash of a key, least
 loaded. A pin binds: its request goes to the one instance that has the session's memory, or is refused. The rules
 below it are wishes, and fail over. Load limits decide where something new is placed; they never move a pin.
-Deterministic: equal loads are settled by id. Nothing here waits; `Wake` and `Wait` say what to wait for.
+Deterministic: equally loaded instances take turns, the first turns by id. Nothing here waits; `Wake` and `Wait` say
+what to wait for.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def _least_loaded(table: AppTable, ask: Ask, view: View) -> Decision:
     app = table.app
     soft = app.concurrency.soft
     best: Instance | None = None
-    best_rank = (3, 0, 0)
+    best_rank = (3, 0, 0, 0)
     full = False
     for instance in table.placeable:
         if instance.id in ask.exclude:
@@ -192,13 +193,15 @@ def _least_loaded(table: AppTable, ask: Ask, view: View) -> Decision:
             full = True
             continue
         load = view.load(instance)
-        away = instance.region != table.region
+        away = int(instance.region != table.region)
+        # A session may weigh nothing between its requests: without turns, all of them would be made at one instance.
+        turn = view.turn(instance)
         if view.suspect(instance):
-            rank = (2, load, int(away))
+            rank = (2, load, away, turn)
         elif load >= soft:
-            rank = (1, load, int(away))
+            rank = (1, load, away, turn)
         else:
-            rank = (0, int(away), load)
+            rank = (0, away, load, turn)
         if rank < best_rank:
             best, best_rank = instance, rank
     if best is not None and best_rank[0] == 0:

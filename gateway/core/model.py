@@ -313,5 +313,8 @@ class View(Protocol):
     def suspect(self, instance: Instance) -> bool:
         """True for a short while after connections to it failed: placed last."""
 
+    def turn(self, instance: Instance) -> int:
+        """Higher the later something was last placed on it, 0 for never: of equally loaded ones the lowest is next."""
+
     def rank(self, table: AppTable, key: bytes) -> Iterable[Instance]:
         """The placeable and wakeable instances in consistent-hash order for a key."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.core.headers import request_head, request_lines
-from gateway.core.model import AppProtocol, Forward, Instance, Kind, Refuse
+from gateway.core.model import AppProtocol, Forward, Instance, Kind, Refuse, Rule
 from gateway.core.problems import Code, Problem
 from gateway.core.target import target
 from gateway.data.relay import Relay
@@ -55,6 +55,8 @@ class Attempts:
         self._count += 1
         self._load = load = gateway.loads.of(instance.app, instance.id)
         load.requests += 1
+        if decision.rule is Rule.LEAST_LOADED:
+            gateway.loads.placed(instance)
         if self._count == 1:
             gateway.counters.rules[instance.app, decision.rule] += 1
         else:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from gateway.core.model import AppTable, ConcurrencyType, Instance
 from gateway.data.ring import Rings
 
+MAX_TURNS = 10_000
+"""Instances whose turns are known; past that all begin again."""
 SUSPECT_S = 5.0
 """How long an instance that refused a connection is placed last."""
 
@@ -28,6 +30,8 @@ class Loads:
         self._concurrency = concurrency
         self._loads: dict[tuple[str, str], Load] = {}
         self._suspects: dict[tuple[str, str], float] = {}
+        self._turns: dict[tuple[str, str], int] = {}
+        self._turn = 0
         self._rings = Rings()
         self.now_s = 0.0
         """The gateway's coarse clock."""
@@ -58,6 +62,16 @@ class Loads:
         if not self._suspects:
             return False
         return self._suspects.get((instance.app, instance.id), 0.0) > self.now_s
+
+    def turn(self, instance: Instance) -> int:
+        return self._turns.get((instance.app, instance.id), 0)
+
+    def placed(self, instance: Instance) -> None:
+        """Something new was sent to it: it comes last among those that carry as much."""
+        if len(self._turns) >= MAX_TURNS:
+            self._turns.clear()
+        self._turn += 1
+        self._turns[instance.app, instance.id] = self._turn
 
     def failed(self, app: str, instance: str) -> None:
         """A connection to it could not be made."""

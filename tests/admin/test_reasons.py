@@ -49,13 +49,13 @@ def told(*instances: Instance, ask: Ask | None = None, seen: Seen | None = None,
 
 def test_placement_tells_the_order_it_goes_by() -> None:
     two, three = instance("i-2"), instance("i-3")
-    assert told(instance(), two) == {"i-2": "carries as much, and its id comes later"}
+    assert told(instance(), two) == {"i-2": "carries as much, and its turn comes later"}
     assert told(instance(), two, seen=Seen({"i-1": 4, "i-2": 3})) == {"i-1": "carries 4, the chosen one 3"}
     assert told(instance(), instance("i-2", region="iad"), seen=Seen({"i-1": 3})) == {
         "i-2": "in region iad; the own one comes first"
     }
     assert told(instance(region="iad"), instance("i-2", region="fra"), seen=Seen()) == {
-        "i-2": "carries as much, and its id comes later"
+        "i-2": "carries as much, and its turn comes later"
     }
     assert told(instance(), instance("i-2", **ASLEEP)) == {
         "i-2": "asleep: started when all that run are at their soft limit"

@@ -51,7 +51,9 @@ class Seen:
         hard: Mapping[str, int] | None = None,
         suspects: frozenset[str] = frozenset(),
         order: tuple[str, ...] = (),
+        turns: Mapping[str, int] | None = None,
     ) -> None:
+        self._turns = turns or {}
         self._loads = loads or {}
         self._hard = hard or {}
         self._suspects = suspects
@@ -66,6 +68,9 @@ class Seen:
 
     def suspect(self, instance: Instance) -> bool:
         return instance.id in self._suspects
+
+    def turn(self, instance: Instance) -> int:
+        return self._turns.get(instance.id, 0)
 
     def rank(self, table: AppTable, key: bytes) -> list[Instance]:
         self.asked_for.append(key)

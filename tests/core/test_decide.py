@@ -297,8 +297,12 @@ class TestLeastLoaded:
         view = Seen(loads={"i-1": 9, "i-2": 3})
         assert decide(table(far, I1, I2), Ask(PLAIN), view) == Forward(I2, Rule.LEAST_LOADED)
 
-    def test_ties_are_settled_by_id(self) -> None:
+    def test_ties_are_settled_by_turn_and_then_by_id(self) -> None:
         assert decide(table(I1, I2, I3), Ask(PLAIN), IDLE) == Forward(I1, Rule.LEAST_LOADED)
+        view = Seen(turns={"i-1": 8, "i-2": 7, "i-3": 9})
+        assert decide(table(I1, I2, I3), Ask(PLAIN), view) == Forward(I2, Rule.LEAST_LOADED)
+        heavier = Seen(loads={"i-2": 1}, turns={"i-1": 8, "i-2": 7, "i-3": 9})
+        assert decide(table(I1, I2, I3), Ask(PLAIN), heavier) == Forward(I1, Rule.LEAST_LOADED)
 
     def test_another_region_below_soft_is_better_than_a_full_one_here(self) -> None:
         far = instance("i-9", region="far")
