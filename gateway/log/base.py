@@ -84,7 +84,8 @@ class Snapshot:
     """The state, and where the stream stood before it was read.
 
     Writes during the reading are in the state, in the stream behind `position`, or in both; last writer wins makes the
-    overlap harmless. Iterating `chunks` raises LogUnavailable also when the history changed meanwhile.
+    overlap harmless. Iterating `chunks` raises LogUnavailable also when the history changed meanwhile: a part of two
+    histories must not be taken for the whole of one.
     """
 
     generation: str

@@ -32,7 +32,6 @@ from gateway.log.base import (
     CHUNK_RECORDS,
     START,
     TOMBSTONE_TTL_S,
-    Batch,
     CatalogLog,
     LogUnavailable,
     LossReason,
@@ -199,23 +198,30 @@ class Follower:
     async def _tail(self, position: str, wait_s: float) -> None:
         tail = await self._log.tail(self._seen_generation, position, wait_s)
         await self._apply(tail.raws)
-        if isinstance(tail, Batch):
+        if isinstance(tail, Lost):
+            self._lost(tail.reason)
+        elif not self._seen_generation and not self._owed and self._catalog.live_count(self.source):
+            # A history that began and ended between two looks: only the table shows that it was there.
+            self._lost(LossReason.EMPTY)
+        else:
             self._position = tail.position
             if len(tail.raws) < CHUNK_RECORDS:
                 self._equal_at_s = self._clock()
-            return
-        self._lost(tail)
 
-    def _lost(self, lost: Lost) -> None:
-        logger.warning("catalog log lost", source=self.source, reason=lost.reason, where=self._log.where)
-        self._observer.lost(self.source, lost.reason)
+    def _lost(self, reason: LossReason) -> None:
+        """Read the state again."""
         self._position = None
-        if lost.reason is not LossReason.GAP:
+        self._observer.lost(self.source, reason)
+        if reason is not LossReason.GAP:
             # What comes next did not grow out of what the table is equal to.
             self._generation = ""
-        if lost.reason is not LossReason.GAP and self._seen_generation:
-            self._holding = lost.reason
-            self._on_lost(lost.reason)
+        if reason is LossReason.NEW_HISTORY and not self._seen_generation:
+            logger.info("catalog log has begun", source=self.source, where=self._log.where)
+            return
+        logger.warning("catalog log lost", source=self.source, reason=reason, where=self._log.where)
+        if reason is not LossReason.GAP:
+            self._holding = reason
+            self._on_lost(reason)
 
     # --- the state ---------------------------------------------------------------------
 

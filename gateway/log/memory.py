@@ -160,7 +160,7 @@ class MemoryLog:
             state = history.state()
             for at in range(0, len(state), CHUNK_RECORDS):
                 yield state[at : at + CHUNK_RECORDS]
-                if self._reachable().usable_generation != generation:
+                if generation and self._reachable().usable_generation != generation:
                     raise self._unavailable("its history changed while it was read")
 
         return Snapshot(generation, position, chunks())

@@ -151,7 +151,7 @@ class RedisLog:
                     answer: Any = await redis.hscan(self._state, cursor, count=CHUNK_RECORDS)
                 begun, (cursor, found) = True, answer
                 yield [Raw(key.decode(errors="replace"), raw) for key, raw in found.items()]
-            if (await self._status()).generation != status.generation:
+            if status.generation and (await self._status()).generation != status.generation:
                 raise LogUnavailable(self.where, "its history changed while it was read", "it is read again")
 
         return Snapshot(status.generation, START if status.last is None else str(status.last), chunks())

@@ -62,7 +62,7 @@ class SqliteLog:
             after = ""
             while True:
                 rows, now = await self._file.run(partial(self._state, after))
-                if now != generation:
+                if generation and now != generation:
                     raise LogUnavailable(self.where, "its history changed while it was read", "it is read again")
                 if not rows:
                     return

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.core.catalog import Catalog
 from gateway.core.record import Record, encode
-from gateway.log.base import CHUNK_RECORDS, TOMBSTONE_TTL_S, LogUnavailable, LossReason
+from gateway.log.base import CHUNK_RECORDS, TOMBSTONE_TTL_S, Batch, LogUnavailable, LossReason, Snapshot, Tail
 from gateway.log.follower import PURGE_EVERY_S, SLICE_S, Follower
 from gateway.log.memory import MemoryHistory, MemoryLog
 from tests.contract.records import app_record, instance_record
@@ -277,6 +277,39 @@ async def test_a_history_written_anew_by_others_is_joined_with_what_is_held(rig:
     assert rig.ids() == {"new", *(f"i-{number}" for number in range(5))}
     assert rig.logged() == {"app/tools", *(f"instance/tools/{name}" for name in rig.ids())}
     assert rig.lost == [LossReason.NEW_HISTORY]
+
+
+@pytest.mark.parametrize("seen_in", ["state", "stream"])
+async def test_a_history_that_began_and_ended_between_two_looks_is_written_back(rig: Rig, seen_in: str) -> None:
+    """The records were seen, the generation was not."""
+    if seen_in == "stream":
+        await rig.follower.step(0)
+        tail = rig.log.tail
+
+        async def begin_and_end(generation: str, position: str, wait_s: float) -> Tail:
+            rig.log.tail = tail  # type: ignore[method-assign]
+            rig.history.append(some(3))
+            raws = (await tail(generation, position, wait_s)).raws
+            rig.history.flush()
+            return Batch("4-0", raws)
+
+        rig.log.tail = begin_and_end  # type: ignore[method-assign]
+    else:
+        snapshot = await rig.log.snapshot()
+        rig.history.append(some(3))
+
+        async def earlier() -> Snapshot:
+            del rig.log.snapshot
+            return snapshot
+
+        rig.log.snapshot = earlier  # type: ignore[method-assign]
+    await rig.follower.step(0)
+    rig.history.flush()
+    assert len(rig.ids()) == 3
+    await rig.settle()
+    assert len(rig.ids()) == 3
+    assert len(rig.logged()) == 4
+    assert rig.lost == [LossReason.EMPTY]
 
 
 async def test_a_log_that_stepped_back_gets_what_it_forgot(rig: Rig) -> None:

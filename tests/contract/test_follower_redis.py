@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -69,6 +69,14 @@ class Fleet:
     def have(self, count: int) -> bool:
         return all(gateway.size() == count for gateway in self.gateways)
 
+    def connected(self) -> int:
+        return sum(gateway.follower.state().connected for gateway in self.gateways)
+
+    def settled(self) -> bool:
+        """All connected, in one history."""
+        generations = {gateway.follower.state().generation for gateway in self.gateways}
+        return self.connected() == 2 and len(generations) == 1 and "" not in generations
+
     def equal(self, state: dict[bytes, bytes]) -> bool:
         """The gateways equal each other, and a catalog made of nothing but what the log holds."""
         fresh = Catalog("local")
@@ -87,7 +95,7 @@ async def fleet(url: str) -> AsyncIterator[Fleet]:
         made.publish(range(INSTANCES))
         running = [tasks.create_task(gateway.follower.run()) for gateway in made.gateways]
         running.append(tasks.create_task(made.owner.run()))
-        await until(lambda: made.have(INSTANCES))
+        await until(lambda: made.have(INSTANCES) and made.settled())
         yield made
         for gateway in made.gateways:
             assert gateway.shrunk == 0, "instances left the table"
@@ -105,8 +113,9 @@ async def until(true: Callable[[], bool], within_s: float = CONVERGES_S) -> floa
 
 
 @pytest.fixture
-def client(redis_server: RedisServer) -> redis_library.Redis:
-    return redis_server.client()
+def client(redis_server: RedisServer) -> Iterator[redis_library.Redis]:
+    with redis_server.client() as client:
+        yield client
 
 
 def state(client: redis_library.Redis) -> dict[bytes, bytes]:
@@ -116,6 +125,22 @@ def state(client: redis_library.Redis) -> dict[bytes, bytes]:
 
 async def converged(fleet: Fleet, client: redis_library.Redis, count: int) -> None:
     await until(lambda: fleet.have(count) and len(state(client)) == count + 1 and fleet.equal(state(client)))
+
+
+async def test_a_change_is_known_elsewhere_within_milliseconds(redis_server: RedisServer) -> None:
+    async with fleet(redis_server.url) as gateways:
+        other = gateways.gateways[1]
+        took_s = []
+        for number in range(30):
+            gateways.publish(range(number, number + 1), cordoned=True)
+            record = gateways.owner.record("instance", f"tools/i-{number}")
+            assert record is not None
+            began_s = time.monotonic()
+            await other.follower.seen(record.key, record.version)
+            took_s.append(time.monotonic() - began_s)
+    median_s = sorted(took_s)[len(took_s) // 2]
+    print(f"from published to routable elsewhere: median {median_s * 1000:.1f} ms, worst {max(took_s) * 1000:.1f} ms")
+    assert median_s < 0.1
 
 
 async def test_flushall(redis_server: RedisServer, client: redis_library.Redis) -> None:
@@ -136,11 +161,11 @@ async def test_flushall_without_the_owner(redis_server: RedisServer, client: red
 async def test_killed_and_started_empty(redis_server: RedisServer, client: redis_library.Redis) -> None:
     async with fleet(redis_server.url) as gateways:
         redis_server.kill()
-        await until(lambda: not any(gateway.follower.state().connected for gateway in gateways.gateways), NOTICED_S)
+        await until(lambda: gateways.connected() == 0, NOTICED_S)
         gateways.publish(range(INSTANCES, INSTANCES + 5))
         redis_server.start()
         await converged(gateways, client, INSTANCES + 5)
-        assert all(gateway.follower.state().connected for gateway in gateways.gateways)
+        await until(lambda: gateways.connected() == 2)
 
 
 async def test_stopped_and_continued(redis_server: RedisServer, client: redis_library.Redis) -> None:
@@ -148,7 +173,7 @@ async def test_stopped_and_continued(redis_server: RedisServer, client: redis_li
         resyncs = [gateway.follower.resyncs for gateway in gateways.gateways]
         redis_server.pause()
         gateways.publish(range(3), cordoned=True)
-        await until(lambda: not any(gateway.follower.state().connected for gateway in gateways.gateways), NOTICED_S)
+        await until(lambda: gateways.connected() == 0, NOTICED_S)
         assert gateways.have(INSTANCES)
         redis_server.resume()
         await converged(gateways, client, INSTANCES)
