@@ -186,10 +186,12 @@ class Exchange:
 
     # --- what the relay reports --------------------------------------------------------
 
-    def instance_failed(self, relay: Relay, problem: Problem) -> None:
-        """The answer cannot be passed on."""
+    def instance_failed(self, relay: Relay, problem: Problem, *, unsaid: bool = False) -> None:
+        """The answer cannot be passed on. `unsaid`: nothing of it was, although its head was `answered`."""
+        if unsaid:
+            self._status = 0
         relay.upstream.close()
-        self.fail(self.problem(problem.code, problem.message))
+        self.fail(problem if problem.app else self.problem(problem.code, problem.message))
 
     def fail(self, problem: Problem) -> None:
         """The instance failed, and nothing can be tried any more."""

@@ -65,6 +65,7 @@ class Relay:
         "_rewriter",
         "_storing",
         "_tail",
+        "_unsaid",
         "is_stream",
         "reusable",
         "upstream",
@@ -88,6 +89,8 @@ class Relay:
         self._tail: EventTail | None = None
         self._held: list[bytes] | None = None
         """What is kept from the client: until a pin is stored, or until it is known that there is none."""
+        self._unsaid = False
+        """The whole answer is kept from the client, its head too: there may still be another one."""
         self._storing = False
         self._on_flush: Callable[[], None] | None = None
         """What happened while a pin was being stored."""
@@ -234,6 +237,7 @@ class Relay:
             self._store(taught.store)
         elif self._learner is not None and self._learner.withholds:
             self._held = []
+        self._unsaid = self._held is not None
         if length == 0:
             self._write(written)
             self._ended(clean=not rest)
@@ -322,8 +326,7 @@ class Relay:
         if self._exchange.over:
             return
         if problem is not None:
-            self._held = None
-            self._exchange.instance_failed(self, problem)
+            self._exchange.instance_failed(self, problem, unsaid=self._unsaid)
             return
         self._flush()
         if self._on_flush is not None:
@@ -333,6 +336,7 @@ class Relay:
 
     def _flush(self) -> None:
         held, self._held = self._held, None
+        self._unsaid = False
         if held:
             self._exchange.edge.transport.write(b"".join(held))
 
@@ -354,6 +358,9 @@ class Relay:
             return
         exchange = self._exchange
         problem = exchange.problem(Code.PU05, f"the instance broke off its answer: {how}")
+        if self._unsaid:
+            exchange.instance_failed(self, problem, unsaid=True)
+            return
         if self._held is not None:
             self._flush()
         end = None

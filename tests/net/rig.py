@@ -137,7 +137,7 @@ class Rig:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.raised.append(context))
         gateway = self.gateway
-        gateway.slow_path = proxy.application(self.waker, self.slots, cast("CachedPins", gateway.pins))
+        self.pins(gateway.pins)
         gateway.loads.freed = self.slots.freed
         gateway.ready = True
         gateway.sweep(self.now_s)
@@ -146,6 +146,11 @@ class Rig:
         server = await loop.create_server(lambda: make(config, self.state, {}, loop), "127.0.0.1", 0)
         self.address = Address(*server.sockets[0].getsockname())
         return server
+
+    def pins(self, pins: Any) -> None:
+        """Use this pin store."""
+        self.gateway.pins = pins
+        self.gateway.slow_path = proxy.application(self.waker, self.slots, pins)
 
     # --- what the catalog says -------------------------------------------------------
 

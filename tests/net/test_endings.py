@@ -239,3 +239,21 @@ async def test_a_json_answer_that_is_cut_gets_no_event(rig: Rig) -> None:
     wire.close()
     await client.head()
     assert await client.rest() == b'5\r\n{"jso\r\n'
+
+
+async def test_a_json_answer_that_is_still_withheld_becomes_a_502(rig: Rig) -> None:
+    """2026-07-28 calls are read to their end before the client sees their answer: nothing of it has gone out."""
+    instance = await rig.instance()
+    modern = call().replace(
+        HOST, HOST + b"MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: x\r\n"
+    )
+    client, wire = await called(rig, instance, modern)
+    await wire.pieces(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n", b'{"jso')
+    wire.close()
+    answer = await client.answer()
+    assert (answer.status, answer.one("moorage-error")) == (502, "PU05")
+    assert is_the_error(json.loads(answer.body))
+    client.send(modern)
+    wire, _ = await instance.request()
+    wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+    assert (await client.answer()).body == b"{}"
