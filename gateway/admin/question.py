@@ -67,15 +67,16 @@ async def read_question(request: Request) -> Question:
         raw = await json_body(request)
         if not isinstance(raw, dict):
             raise Refusal(AdminCode.AD07, faults=[Fault("", "the body is not an object", 'send {"host": ..., ...}')])
-        return _checked(raw)
+        return checked(raw)
     query = Query(request)
     values: dict[str, object] = {key: text for key in _KEYS if key != "headers" and (text := query.text(key))}
     values["headers"] = query.texts("header")
     query.done()
-    return _checked(values)
+    return checked(values)
 
 
-def _checked(raw: Mapping[str, object]) -> Question:
+def checked(raw: Mapping[str, object]) -> Question:
+    """The question in these keys. Raises Refusal with every fault."""
     faults: list[Fault] = []
 
     def text(key: str, pattern: re.Pattern[str], remedy: str) -> str:

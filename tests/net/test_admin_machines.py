@@ -293,3 +293,15 @@ async def test_parameters_that_mean_nothing_are_faults(path: str) -> None:
         response = await on.client.get(path)
         assert response.status_code == 422
         assert len(error(response)["faults"]) == 1
+
+
+async def test_only_so_many_wait_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.admin.machines.MAX_WAITING", 0)
+    async with bench(TOOLS) as on:
+        await register(on)
+        # What is so already needs no waiting.
+        assert (await on.client.get(f"{MACHINES}/i-9/wait")).status_code == 200
+        response = await on.client.get(f"{MACHINES}/i-9/wait", params={"state": "stopped"})
+        assert response.status_code == 503
+        assert error(response)["code"] == "PL02"
+        assert response.headers["retry-after"] == "1"
