@@ -41,10 +41,10 @@ async def test_a_typescript_client_is_told(bench: Bench, peers: None, generation
         await kill_who_hangs(instances, "h")
     told = result.result()
     assert "timed out" not in told["error"]
-    assert "answered" not in told["error"]
+    assert not told["error"].startswith("answered")
     assert told["ms"] < TOLD_WITHIN_S * 1000
     assert told["then_ms"] < TOLD_WITHIN_S * 1000
-    assert modern or "answered" not in told["then"], "a session went on at an instance that never had it"
+    assert modern or not told["then"].startswith("answered"), "a session went on at an instance that never had it"
 
 
 @pytest.mark.parametrize("modern", [False, True])
