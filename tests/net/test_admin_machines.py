@@ -158,6 +158,11 @@ async def test_start_waits_for_readiness_and_stop_holds_down() -> None:
         assert stopped.json()["machine"]["state"] == "stopped"
         assert stopped.json()["machine"]["held_down"] is True
         assert not on.instance("i-1").wakeable
+        # The operator's start ends the operator's stop.
+        resumed = await on.client.post(f"{MACHINES}/i-1/start", timeout=30)
+        assert resumed.status_code == 200
+        assert resumed.json()["machine"]["held_down"] is False
+        assert on.instance("i-1").running
 
 
 async def test_a_start_that_takes_longer_than_asked_for_goes_on(tmp_path: Any) -> None:
