@@ -94,7 +94,9 @@ async def test_instances_are_woken_stopped_and_cordoned() -> None:
         assert stopped.code == 1
         assert stopped.out == "tools/i-2 stopped\n"
         first, second = stopped.err.splitlines()
-        assert first.startswith("moorage: tools/i-1 is a plain address: nothing here started it or can stop it (AD06). ")
+        assert first.startswith(
+            "moorage: tools/i-1 is a plain address: nothing here started it or can stop it (AD06). "
+        )
         assert second.startswith("moorage: there is no machine tools/i-9 (AD03). ")
         assert on.instance("i-2").held_down
         results = (await moorage("stop", "--json", "tools/i-1", "tools/i-2", *at(on))).json
