@@ -30,7 +30,8 @@ def scope_of(exchange: Exchange) -> dict[str, Any]:
         "http_version": f"1.{head.minor}",
         "method": head.method.decode("ascii"),
         "scheme": "http",
-        "path": head.path.decode("ascii"),
+        # Routes begin with a slash; `OPTIONS *` asks the server as a whole.
+        "path": head.path.decode("ascii") if head.path != b"*" else "/",
         "raw_path": head.path,
         "query_string": head.query,
         "root_path": "",
