@@ -202,8 +202,11 @@ class Rig:
     async def client(self, *, kept: bool = True, receive_bytes: int | None = None) -> Wire:
         """A raw connection to the gateway; `kept` until the test's end, which closes it."""
         wire = await dial(self.address.host, self.address.port, receive_bytes=receive_bytes)
-        if kept:
-            self._wires.append(wire)
+        return self.keep(wire) if kept else wire
+
+    def keep(self, wire: Wire) -> Wire:
+        """Close this connection at the test's end."""
+        self._wires.append(wire)
         return wire
 
     async def ask(self, raw: bytes, method: str = "GET") -> Message:

@@ -216,5 +216,9 @@ async def dial(host: str, port: int, *, receive_bytes: int | None = None) -> Wir
     sock.setblocking(False)
     if receive_bytes is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except OSError:
+        sock.close()
+        raise
     return Wire(*await asyncio.open_connection(sock=sock, limit=BUFFER_BYTES))
