@@ -89,7 +89,7 @@ class Catalog:
         self._sweeps: dict[str, int] = {}
         self._digests: dict[str, int] = {}
         self._live: dict[str, dict[RecordKind, int]] = {}
-        self._tombstones = 0
+        self._tombstones: dict[str, int] = {}
         self._subscribers: dict[object, Callable[[str], None]] = {}
 
     # --- reading -----------------------------------------------------------------------
@@ -153,13 +153,17 @@ class Catalog:
             live[RecordKind.APP],
             live[RecordKind.INSTANCE],
             live[RecordKind.GATEWAY],
-            self._tombstones,
+            sum(self._tombstones.values()),
             len(self._quarantined),
         )
 
     def live_count(self, source: str) -> int:
         """The records of one log, without tombstones."""
         return sum(self._live.get(source, {}).values())
+
+    def record_count(self, source: str) -> int:
+        """The records of one log, tombstones too."""
+        return self.live_count(source) + self._tombstones.get(source, 0)
 
     def is_tombstone(self, key: str) -> bool:
         stored = self._stored(key)
@@ -282,7 +286,7 @@ class Catalog:
             if stored is None:
                 continue
             if stored.deleted:
-                self._tombstones += sign
+                self._tombstones[stored.source] = self._tombstones.get(stored.source, 0) + sign
             else:
                 live = self._live.get(stored.source)
                 if live is None:

@@ -200,7 +200,7 @@ class Follower:
         await self._apply(tail.raws)
         if isinstance(tail, Lost):
             self._lost(tail.reason)
-        elif not self._seen_generation and not self._owed and self._catalog.live_count(self.source):
+        elif not self._seen_generation and not self._owed and self._catalog.record_count(self.source):
             # A history that began and ended between two looks: only the table shows that it was there.
             self._lost(LossReason.EMPTY)
         else:
