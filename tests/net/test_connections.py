@@ -227,6 +227,16 @@ async def test_errors_keep_the_connection_where_they_can(rig: Rig) -> None:
     assert (await client.answer()).body == b"/a="
 
 
+async def test_an_error_to_head_has_no_body(rig: Rig) -> None:
+    rig.app(hosts=("tools.localhost",))
+    client = await rig.client()
+    for _ in range(2):
+        client.send(b"HEAD / HTTP/1.1\r\nHost: other\r\n\r\n")
+        answer = await client.answer("HEAD")
+        assert (answer.status, answer.one("moorage-error")) == (404, "PB13")
+        assert int(answer.one("content-length") or 0) > 0
+
+
 # --- nothing leaks from one exchange into the next -----------------------------------------
 
 
