@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 
@@ -305,3 +306,54 @@ async def test_a_session_that_cannot_be_stored_is_not_made(rig: Rig) -> None:
     await wire.is_cut()
     answer = await rig.ask(post("tools/call", b"Mcp-Session-Id: plain-id"))
     assert (answer.status, answer.one("moorage-error")) == (503, "PG04")
+
+
+class Slow:
+    """A pin store that stores when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.may_store = asyncio.Event()
+
+    async def put(self, *_: object, **__: object) -> None:
+        self.asked.set()
+        await self.may_store.wait()
+
+
+@pytest.mark.parametrize("outcome", ["stored", "the client leaves", "the instance leaves"])
+async def test_nothing_of_an_answer_goes_out_before_its_pin_is_stored(rig: Rig, outcome: str) -> None:
+    """Meanwhile the instance is held back."""
+    rig.app(session_ids=SessionIds.STORED)
+    pins = Slow()
+    instance = await rig.instance()
+    rig.pins(pins)
+    client = await rig.client()
+    client.send(post("initialize"))
+    wire, _ = await instance.request()
+    length = 12_000_000
+    head = b"HTTP/1.1 200 OK\r\nMcp-Session-Id: plain-id\r\nContent-Length: %d\r\n\r\n" % length
+    wire.send(head, b"x" * length)
+    await pins.asked.wait()
+    edge = next(iter(rig.gateway.edges))
+    relay = edge.exchange.attempts.relay if edge.exchange is not None else None
+    assert relay is not None
+    for _ in range(50):
+        await asyncio.sleep(0.001)  # noqa: TID251 - that nothing comes is announced by nobody
+    assert edge.transport.get_write_buffer_size() == 0
+    assert sum(map(len, relay._held or [])) <= 2 * 262_144
+    assert wire.unsent > 0
+    if outcome == "the client leaves":
+        client.reset()
+        await wire.is_cut()
+        pins.may_store.set()
+        return
+    if outcome == "the instance leaves":
+        wire.reset()
+    pins.may_store.set()
+    if outcome == "stored":
+        answer = await client.answer()
+        assert (answer.one("mcp-session-id"), len(answer.body)) == ("plain-id", length)
+    else:
+        # The session was made, and its answer is cut.
+        with pytest.raises(asyncio.IncompleteReadError):
+            await client.answer()
