@@ -41,6 +41,8 @@ from gateway.sources.config import prune, publish_apps, specs
 
 SWEEP_S = 1.0
 FORGET_EVERY_SWEEPS = 60
+FIRST_SNAPSHOT_S = 2.0
+"""How long the catalog is waited for at the start; without it, what the file names is served all the same."""
 
 
 log = structlog.get_logger(__name__)
@@ -113,6 +115,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 pins=pins,
                 spawn=spawn,
             )
+            # What an operator stopped or cordoned stands in the catalog; the agent must not speak before it knows.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_SNAPSHOT_S):
+                    await histories.ready()
             publish_apps(config.apps, histories.config)
             agent = await ending.enter_async_context(
                 Agent(

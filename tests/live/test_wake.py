@@ -66,3 +66,19 @@ async def test_sessions_begin_at_servers_that_slept(
     assert len(verdict.sessions) == 9
     assert verdict.placed["s-1"] < 9, f"not spread: {verdict.placed}"
     assert len({entry.where for entry in entries}) == len({entry.instance for entry in entries}), "started twice"
+
+
+async def test_what_an_operator_stopped_stays_stopped_across_a_restart(bench: Bench) -> None:
+    spec = AppSpec("web", [sleeping(bench, "web_server", "s-1")])
+    gateway = await Gateway.serve(bench, "gateway", spec, catalog=f"sqlite:{bench.directory}/catalog.db")
+    async with httpx2.AsyncClient(trust_env=False, timeout=60.0) as client:
+        assert (await client.get(f"{gateway.url}/hello?client=c-1")).status_code == 200
+        machine = f"{gateway.admin_url}/v1/apps/web/machines/s-1"
+        assert (await client.post(f"{machine}/stop")).status_code == 200
+        await gateway.kill()
+        await gateway.start()
+        refused = await client.get(f"{gateway.url}/hello?client=c-1")
+        assert refused.status_code == 503
+        assert (await client.get(machine)).json()["held_down"] is True
+        assert (await client.post(f"{machine}/start")).status_code == 200
+        assert (await client.get(f"{gateway.url}/hello?client=c-1")).status_code == 200

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -35,7 +36,8 @@ async def whole() -> AsyncIterator[Whole]:
             "[gateway]",
             'listen = "127.0.0.1:0"',
             'admin = "127.0.0.1:0"',
-            'catalog = "memory:"',
+            # Its own: what is in memory is shared by all gateways of a process.
+            f'catalog = "sqlite:{stack.enter_context(TemporaryDirectory())}/moorage.db"',
             "drain_grace = 0",
         ]
         lines += [
