@@ -260,7 +260,8 @@ async def test_ten_thousand_fuzzed_answers_break_nothing(rig: Rig, rng: random.R
         except ConnectionResetError:
             return "reset"
         assert raw.startswith(b"HTTP/1.1 "), raw
-        return raw[9:12].decode()
+        # A status of 500 may be the fuzzed answer's own; the code is the gateway's alone.
+        return "fault" if b"moorage-error: PG01" in raw else raw[9:12].decode()
 
     async def ask() -> None:
         while thrown:
@@ -276,6 +277,6 @@ async def test_ten_thousand_fuzzed_answers_break_nothing(rig: Rig, rng: random.R
         serving.cancel()
     assert outcomes["200"] > 1000, outcomes
     assert outcomes["502"] > 1000, outcomes
-    assert outcomes["500"] == 0, outcomes
+    assert outcomes["fault"] == 0, outcomes
     assert sum(outcomes.values()) == 10_000
     await until(lambda: not rig.gateway.edges, "the end of all connections")
