@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from gateway.core.model import Address
+from gateway.data.upstream import Dialling
 from tests.net.rig import Rig, until
 
 HOST = b"Host: tools.localhost\r\n"
@@ -346,13 +348,24 @@ async def test_a_client_that_leaves_frees_its_instance_at_once(rig: Rig, how: st
     await until(lambda: rig.gateway.counters.outcomes["tools", "client-gone"] == 1, "the outcome")
 
 
-async def test_a_client_that_leaves_while_its_instance_is_connected_to(rig: Rig) -> None:
+async def test_a_client_that_leaves_while_its_instance_is_connected_to(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection was made for nothing, and is kept for the next one."""
     instance = await rig.instance()
+    dials: list[tuple[Address, Dialling]] = []
+    dial = rig.gateway.pool.dial
+    monkeypatch.setattr(rig.gateway.pool, "dial", lambda address, asker: dials.append((address, asker)))
     client = await rig.client()
     client.send(GET)
-    await until(lambda: rig.gateway.pool.dialled == 1, "the dial")
+    await until(lambda: len(dials) == 1, "the dial")
     client.reset()
-    wire = await instance.accept()
     await until(lambda: rig.gateway.counters.outcomes["tools", "client-gone"] == 1, "the outcome")
-    await until(lambda: rig.gateway.pool.idle_count() == 1 or rig.gateway.pool.open == 0, "the connection's return")
-    assert wire.unsent == 0
+    dial(*dials[0])
+    await until(lambda: rig.gateway.pool.idle_count() == 1, "the connection's return")
+    other = await rig.client()
+    other.send(GET)
+    wire, _ = await instance.request()
+    wire.send(OK)
+    assert (await other.answer()).body == b"ok"
+    assert instance.accepted == 1

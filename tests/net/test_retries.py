@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.core.model import Instance
+from gateway.core.model import Address, Instance
 from tests.net.rig import RawInstance, Rig, until
 from tests.net.wire import Wire
 
@@ -75,6 +75,14 @@ async def test_when_no_instance_can_be_connected_to(rig: Rig) -> None:
     # The client's connection is none the worse for it.
     client.send(GET)
     assert (await client.answer()).status == 502
+
+
+async def test_an_address_that_cannot_be_reached_is_named(rig: Rig) -> None:
+    # TCP has no broadcast: refused by the kernel, whatever the network.
+    rig.know(Instance("tools", "i-1", Address("255.255.255.255", 9001)))
+    answer = await rig.ask(GET)
+    assert (answer.status, answer.one("moorage-error")) == (502, "PU03")
+    assert "255.255.255.255:9001" in json.loads(answer.body)["error"]["message"]
 
 
 async def test_a_session_goes_nowhere_else(rig: Rig) -> None:
