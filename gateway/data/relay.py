@@ -132,6 +132,8 @@ class Relay:
             begun = bool(self._buffer or self._informational)
             self._exchange.attempts.unanswered(self._exchange, begun=begun)
         elif not broken and body.end():
+            if self._learner is not None:
+                self._teach(self._learner, b"", done=True)
             if self._encode:
                 self._write(self._closing())
             self._ended(clean=False)
@@ -317,7 +319,8 @@ class Relay:
         self._storing = True
         if self._held is None:
             self._held = []
-        self.upstream.transport.pause_reading()
+        if not self.upstream.transport.is_closing():
+            self.upstream.transport.pause_reading()
         self._exchange.gateway.spawn(self._stored(store))
 
     async def _stored(self, store: Coroutine[object, object, Problem | None]) -> None:

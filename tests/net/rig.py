@@ -86,6 +86,11 @@ class RawInstance:
             wire.close()
 
     @property
+    def waiting(self) -> bool:
+        """Whether a connection was made that nobody accepted yet."""
+        return not self._new.empty()
+
+    @property
     def untouched(self) -> bool:
         return self.accepted == 0
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.model import KeyRule, KeySource, Pin
 from gateway.core.seal import Sealer
-from tests.net.rig import INCARNATION, RawInstance, Rig
+from tests.net.rig import INCARNATION, RawInstance, Rig, until
 from tests.net.wire import Message
 
 HOST = b"Host: tools.localhost\r\n"
@@ -229,6 +229,24 @@ async def test_a_call_that_asks_for_more_comes_back_to_who_asked(rig: Rig) -> No
         state = json.loads(first.body)["result"]["requestState"]
         retry = modern("tools/call", {"requestState": state, "inputResponses": {}}, b"Authorization: Bearer another")
         assert await who(rig, retry) == first.one("x-name")
+
+
+async def test_also_when_the_answer_ends_with_its_connection(rig: Rig) -> None:
+    one, other = await rig.instance("i-1"), await rig.instance("i-2")
+    result = b'{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","requestState":"s"}}'
+    for number in range(6):
+        client = await rig.client()
+        client.send(modern("tools/call", None, b"Authorization: Bearer user-%d" % number))
+        await until(lambda: one.accepted + other.accepted == 2 * number + 1, "the call")  # noqa: B023 - awaited here
+        asked = one if one.waiting else other
+        wire, _ = await asked.request()
+        wire.send(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n", result)
+        wire.close()
+        assert (await client.answer()).body == result
+        client.send(modern("tools/call", {"requestState": "s"}, b"Authorization: Bearer another"))
+        wire, _ = await asked.request()
+        wire.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        assert (await client.answer()).status == 200
 
 
 async def test_a_task_is_asked_for_where_it_runs(rig: Rig) -> None:
