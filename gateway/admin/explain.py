@@ -176,8 +176,10 @@ class Explain:
                 return _outcome("wake", why, instance)
             case Wait(_, instance):
                 limit_s = table.app.wake_timeout_s if table is not None else 0.0
-                who = "it is" if instance is not None else "every instance that will do is"
-                why = f"{who} at the hard limit: the request is held, at most {limit_s:g} s, until a slot is free"
+                who = "every instance that will do is at the hard limit"
+                if instance is not None:
+                    who = "it is at the hard limit, or in a later life than is known here"
+                why = f"{who}: the request is held, at most {limit_s:g} s"
                 return _outcome("wait", why, instance)
             case Refuse(problem):
                 return _refused(problem)

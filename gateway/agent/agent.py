@@ -62,6 +62,7 @@ class Agent:
         start_limit: int = START_LIMIT,
         rng: random.Random | None = None,
         clock_s: Callable[[], float] = time.monotonic,
+        wall_clock_s: Callable[[], float] = time.time,  # noqa: TID251 - incarnations outlive the process
     ) -> None:
         """Args:
         owner: the writer id that stands in the records.
@@ -84,6 +85,7 @@ class Agent:
             owner=owner,
             rng=self._rng,
             clock_s=clock_s,
+            wall_clock_s=wall_clock_s,
         )
 
     def __repr__(self) -> str:

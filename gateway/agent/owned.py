@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-import string
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, assert_never
 
@@ -38,6 +37,7 @@ from gateway.agent.base import (
     WaitOutcome,
 )
 from gateway.agent.health import HealthWatch
+from gateway.agent.incarnations import after
 from gateway.agent.probes import until_ready
 from gateway.core.bodies import instance_body
 from gateway.core.lifecycle import (
@@ -57,7 +57,6 @@ READY_SHARE: Final = 0.95
 did not."""
 PORT_ATTEMPTS: Final = 3
 """Starts in a row when somebody else took the chosen port."""
-INCARNATION_CHARACTERS: Final = string.digits + string.ascii_lowercase
 
 logger = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -74,6 +73,7 @@ class Context:
     owner: str
     rng: random.Random
     clock_s: Callable[[], float]
+    wall_clock_s: Callable[[], float]
 
 
 class Owned:
@@ -89,7 +89,10 @@ class Owned:
             id=spec.key.id,
             region=spec.region,
             state=State.CREATED if remembered is None or not driver.startable else State.STOPPED,
-            incarnation=remembered.incarnation if remembered is not None and driver.startable else "0",
+            # A life of its own from the start, so that sessions of those before it are known to be over.
+            incarnation=self._next_life(remembered.incarnation if remembered is not None else "")
+            if driver.startable
+            else "0",
             # An operator's word outlives the agent.
             cordoned=remembered is not None and remembered.cordoned,
             held_down=remembered is not None and remembered.held_down and driver.startable,
@@ -337,7 +340,10 @@ class Owned:
     # --- changes -----------------------------------------------------------------------
 
     def _new_incarnation(self) -> str:
-        return "".join(self._context.rng.choices(INCARNATION_CHARACTERS, k=8))
+        return self._next_life(self._instance.incarnation)
+
+    def _next_life(self, previous: str) -> str:
+        return after(previous, int(self._context.wall_clock_s() * 1000))
 
     def _set_health(self, healthy: bool, reason: str) -> None:
         logger.info("instance health", instance=str(self._spec.key), healthy=healthy, reason=reason)

@@ -89,7 +89,7 @@ def _is_lost(app: App, instance: Instance | None, pin: Pin) -> bool:
     if app.sessions_survive_stop:
         return False
     if instance.incarnation != pin.incarnation:
-        return True
+        return not _is_ahead(app, instance, pin)
     match instance.state:
         case State.CREATED | State.STOPPED | State.FAILED:
             return True
@@ -99,11 +99,22 @@ def _is_lost(app: App, instance: Instance | None, pin: Pin) -> bool:
             assert_never(instance.state)
 
 
+def _is_ahead(app: App, instance: Instance, pin: Pin) -> bool:
+    """Whether the pin names a later life than the catalog does: its record is still on its way here.
+
+    Incarnations of instances that a driver starts sort by time (`gateway.agent.incarnations`); a later one can only
+    have been sealed by a gateway that knew it.
+    """
+    return instance.startable and not app.sessions_survive_stop and pin.incarnation > instance.incarnation
+
+
 def _pinned(app: App, ask: Ask, instance: Instance | None, pin: Pin, view: View) -> Decision:
     """A pin's one instance, or the refusal that says whether it may come back."""
     if instance is None or _is_lost(app, instance, pin):
         code, message = _LOST.get(ask.intent.kind, _SESSION_LOST)
         return Refuse(Problem(code, message, app.name, pin.instance))
+    if instance.id not in ask.exclude and _is_ahead(app, instance, pin):
+        return Wait(ask.pin_rule, instance)
     return _to(app, ask, instance, view, ask.pin_rule)
 
 

@@ -284,7 +284,8 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Hold it until a slot is free (every candidate is at its hard limit), then decide again."""
+    """Hold it until a slot is free or the app's table changes, then decide again: every candidate is at its hard
+    limit, or the session's instance has begun a life that the catalog here does not know yet."""
 
     rule: Rule
     instance: Instance | None = None

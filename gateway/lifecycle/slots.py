@@ -1,4 +1,5 @@
-"""Requests that wait because every instance that will do is at its hard limit: first come, first served.
+"""Requests that wait for a slot, every instance that will do being at its hard limit, or for news: first come, first
+served.
 
 Who waits for one instance (a pinned session) goes before who waits for any: only that instance will do.
 """
@@ -40,7 +41,7 @@ class Slots:
                 await turn
             got = True
         except TimeoutError:
-            text = f"every instance that will do stayed at its hard limit for {app.wake_timeout_s:g} s"
+            text = f"no instance that will do could take the request for {app.wake_timeout_s:g} s"
             return Problem(Code.PR01, text, app.name, instance, 1)
         finally:
             self._holds.leave(app)

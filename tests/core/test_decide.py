@@ -118,6 +118,19 @@ class TestPinned:
         other = instance("i-1", state=state, incarnation="zzzz", startable=True)
         assert refused(decide(table(other, I2), session(), IDLE)) is Code.PS02
 
+    @pytest.mark.parametrize("state", list(State))
+    def test_a_life_that_is_not_known_here_yet_is_waited_for(self, state: State) -> None:
+        behind = instance("i-1", state=state, incarnation="k3j8", startable=True)
+        assert decide(table(behind, I2), session(), IDLE) == Wait(Rule.SEALED, behind)
+        assert decide(table(behind, I2), session(force="i-1"), IDLE) == Wait(Rule.SEALED, behind)
+
+    def test_a_life_not_known_here_whose_instance_was_tried_is_unreachable(self) -> None:
+        behind = instance("i-1", incarnation="k3j8", startable=True)
+        assert refused(decide(table(behind), session(exclude=frozenset({"i-1"})), IDLE)) is Code.PS07
+
+    def test_lives_of_plain_addresses_do_not_sort(self) -> None:
+        assert refused(decide(table(instance("i-1", incarnation="k3j8"), I2), session(), IDLE)) is Code.PS02
+
     def test_an_instance_that_is_no_more_is_gone(self) -> None:
         decision = decide(table(I2), session(), IDLE)
         assert refused(decision) is Code.PS02
@@ -463,7 +476,9 @@ def test_a_pinned_request_reaches_its_own_instance_or_none(of_app: AppTable, ask
     one = chosen(decision)
     if one is not None:
         assert one.id == ask.pin.instance
-        assert one.incarnation == ask.pin.incarnation or of_app.app.sessions_survive_stop
+        same = one.incarnation == ask.pin.incarnation or of_app.app.sessions_survive_stop
+        # Waiting sends nothing: the life that is waited for is decided upon anew.
+        assert same or (isinstance(decision, Wait) and one.startable and ask.pin.incarnation > one.incarnation)
     else:
         assert isinstance(decision, Refuse)
 

@@ -50,8 +50,15 @@ def gated(tmp_path: Path, id: str = "i-1", *options: str) -> tuple[Spec, Path, P
 @both_loops
 async def test_a_start_is_published_step_by_step_and_its_record_is_usable() -> None:
     async with agent_of(APP, toy("i-1", region="iad")) as (agent, publish):
-        assert publish.instance("i-1") == Instance(
-            "tools", "i-1", region="iad", state=State.CREATED, startable=True, owner="test"
+        created = publish.instance("i-1")
+        assert created == Instance(
+            "tools",
+            "i-1",
+            region="iad",
+            state=State.CREATED,
+            incarnation=created.incarnation,
+            startable=True,
+            owner="test",
         )
         outcome = await agent.start("tools", "i-1")
         assert isinstance(outcome, Started)
@@ -60,7 +67,8 @@ async def test_a_start_is_published_step_by_step_and_its_record_is_usable() -> N
         assert instance == outcome.instance
         assert instance.running
         assert instance.address is not None
-        assert len(instance.incarnation) == 8
+        assert len(instance.incarnation) == len(created.incarnation) == 8
+        assert instance.incarnation > created.incarnation
         assert instance.incarnation in await request(instance.address)
     assert publish.states("tools/i-1") == ["created", "starting", "started", "stopping", "stopped"]
     assert publish.instance("i-1").address is None
@@ -238,7 +246,8 @@ async def test_what_the_catalog_remembers_of_an_operators_word_is_kept() -> None
     async with agent_of(APP, toy("i-1"), remembered=lambda app, id: remembered) as (_, publish):
         instance = publish.instance("i-1")
         assert (instance.state, instance.address) == (State.STOPPED, None)
-        assert (instance.incarnation, instance.cordoned, instance.held_down) == ("old00000", True, True)
+        # A life after the remembered one, whatever the clock says.
+        assert (instance.incarnation, instance.cordoned, instance.held_down) == ("old00001", True, True)
 
 
 @both_loops
