@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import select
 import sys
 from pathlib import Path
 from typing import Final
@@ -58,7 +59,7 @@ class Leash:
     async def hold(self) -> None:
         """Make sure that a reaper runs; call before the first process of an instance exists."""
         async with self._opening:
-            if self._reaper is not None and not self._reaper.ended.is_set():
+            if self._reaper is not None and not self._reaper.ended.is_set() and not self._is_broken():
                 return
             self._drop_process()
             await self._open()
@@ -118,6 +119,14 @@ class Leash:
         if self._transport is not None:
             self._transport.close()
         self._transport = self._reaper = None
+
+    def _is_broken(self) -> bool:
+        """Whether the reaper's end of the pipe is closed: true the moment it dies, before the loop hears of it."""
+        if self._pipe is None:
+            return True
+        poll = select.poll()
+        poll.register(self._pipe, 0)
+        return bool(poll.poll(0))
 
     def _tell(self, sign: str, group: int, incarnation: str) -> None:
         if self._pipe is None:
