@@ -7,6 +7,7 @@ directly, nothing wakes by itself, and the clock stands still until `sweep` move
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,6 +31,7 @@ from gateway.log.opening import open_pins
 from gateway.log.pins import CachedPins
 from tests.net.wire import LIMIT_S, Message, Wire, dial
 
+RECEIVE_BYTES = 131_072
 SECRET = b"the rig's secret, 32 bytes long."
 INCARNATION = "b00t1"
 
@@ -51,6 +53,7 @@ class RawInstance:
     async def listen(self, spawn: Callable[[Coroutine[object, object, None]], object]) -> Address:
         self._spawn = spawn
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        bound_buffers(self._server)
         return Address(*self._server.sockets[0].getsockname())
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -149,6 +152,7 @@ class Rig:
         make = protocol_class(gateway)
         config = Config(gateway.slow_path, log_config=None, ws="none", lifespan="off")
         server = await loop.create_server(lambda: make(config, self.state, {}, loop), "127.0.0.1", 0)
+        bound_buffers(server)
         self.address = Address(*server.sockets[0].getsockname())
         return server
 
@@ -256,6 +260,12 @@ class Rig:
             for instance in self._instances:
                 await instance.aclose()
         assert not self.raised, self.raised
+
+
+def bound_buffers(server: asyncio.Server) -> None:
+    """Keep the kernel from growing the receive buffers of accepted connections: it may give each of them 32 MB."""
+    for listener in server.sockets:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
