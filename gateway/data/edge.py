@@ -165,6 +165,8 @@ class Edge(asyncio.Protocol):
             else:
                 rest = data[end:]
                 self.buffer = rest[exchange.feed(rest) :]
+            if len(self.buffer) > AHEAD_BYTES:
+                self.pause_reading()
         exchange.begin()
 
     def expect_head(self) -> None:
