@@ -177,7 +177,7 @@ async def _stop(gateway: Gateway, servers: tuple[Server, Server], serving: list[
         one.stop()
         await task
         for edge in list(gateway.edges):
-            edge.transport.abort()
+            edge.reset()
     gateway.pool.close()
 
 

@@ -11,7 +11,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from gateway.agent.base import InstanceKey
@@ -31,20 +30,6 @@ Output = Callable[[InstanceKey, bytes], None]
 def to_stderr(key: InstanceKey, line: bytes) -> None:
     """Write to the agent's own standard error; a reader that went away or does not read loses lines."""
     _write(sys.stderr.fileno(), key, line)
-
-
-def to_file(path: Path) -> Output:
-    """Append to a file.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-
-    def write(key: InstanceKey, line: bytes) -> None:
-        _write(file, key, line)
-
-    return write
 
 
 def _write(descriptor: int, key: InstanceKey, line: bytes) -> None:

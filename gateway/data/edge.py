@@ -251,11 +251,11 @@ class Edge(asyncio.Protocol):
         """
         self.exchange = None
         if reset:
-            self._reset()
+            self.reset()
         else:
             self._close()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         """End it now, in disorder: an orderly end makes an answer without a length complete (RFC 9112 8)."""
         self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, RESET)
         self.transport.abort()
@@ -284,11 +284,11 @@ class Edge(asyncio.Protocol):
     def sweep(self, now_s: float) -> None:
         """Once a second: end what is late."""
         if self.write_paused_s and now_s - self.write_paused_s > self.gateway.limits.write_timeout_s:
-            self._reset()
+            self.reset()
         elif now_s > self._deadline_s:
             problem = self._deadline_problem
             if self._lingering or self.transport.is_closing():
-                self._reset()
+                self.reset()
             elif problem is None:
                 self._close()
             elif self._read_paused:

@@ -23,21 +23,6 @@ FRESH_S: Final = 60.0
 too long leads to an instance that says 404, or to an incarnation that the catalog knows is gone."""
 
 
-class PinStore(Protocol):
-    """Where learned pins are kept. `kind` keeps sessions, tasks and keys apart."""
-
-    async def put(self, app: str, kind: str, key: bytes, pin: Pin, ttl_s: float) -> None:
-        """Every gateway finds the pin once this returned. Raises LogUnavailable."""
-
-    async def get(self, app: str, kind: str, key: bytes) -> Pin | None:
-        """The pin, which then lives for its full time again. Raises LogUnavailable; None says that there is none."""
-
-    async def delete(self, app: str, kind: str, key: bytes) -> None:
-        """No pin is left, here at once and elsewhere within FRESH_S. Raises LogUnavailable."""
-
-    async def aclose(self) -> None: ...
-
-
 class Found(NamedTuple):
     """A pin, and for how long it lives without being used."""
 
@@ -59,7 +44,10 @@ class PinTable(Protocol):
 
 
 class CachedPins:
-    """See PinStore. Absence is not remembered: another gateway may learn the pin at any moment."""
+    """Where learned pins are kept; `kind` keeps sessions, tasks and keys apart.
+
+    Absence is not remembered: another gateway may learn the pin at any moment.
+    """
 
     def __init__(
         self, table: PinTable, capacity: int = CACHED_PINS, clock: Callable[[], float] = time.monotonic
@@ -76,12 +64,14 @@ class CachedPins:
         return len(self._cached)
 
     async def put(self, app: str, kind: str, key: bytes, pin: Pin, ttl_s: float) -> None:
+        """Every gateway finds the pin once this returned. Raises LogUnavailable."""
         digest = digest_of(app, kind, key)
         self._cached.pop(digest, None)
         await self._table.put(digest, pin, ttl_s)
         self._keep(digest, pin, ttl_s)
 
     async def get(self, app: str, kind: str, key: bytes) -> Pin | None:
+        """The pin, which then lives for its full time again. Raises LogUnavailable; None says that there is none."""
         digest = digest_of(app, kind, key)
         known = self._cached.get(digest)
         if known is not None and self._clock() < known[1]:
@@ -97,6 +87,7 @@ class CachedPins:
         return found.pin
 
     async def delete(self, app: str, kind: str, key: bytes) -> None:
+        """No pin is left, here at once and elsewhere within FRESH_S. Raises LogUnavailable."""
         digest = digest_of(app, kind, key)
         self._cached.pop(digest, None)
         await self._table.delete(digest)

@@ -11,6 +11,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -19,6 +20,7 @@ from weakref import WeakSet
 from gateway.log.base import LogUnavailable
 
 BUSY_MS: Final = 2000
+SWITCH_PAUSE_S: Final = 0.005
 """How long a write waits for another process's."""
 POLL_S: Final = 0.01
 """How often other processes' writes are looked for while somebody waits: one pragma, which reads shared memory."""
@@ -157,8 +159,7 @@ class SqliteFile:
         layout = connection.execute("PRAGMA user_version").fetchone()[0]
         if layout > LAYOUT:
             raise sqlite3.DatabaseError(f"it was written by a newer version of this program (layout {layout})")
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode = WAL")
+        _to_wal(connection)
         # A power cut may take the last records with it: their owners publish them again.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(self._schema)
@@ -227,3 +228,18 @@ def _settle(future: asyncio.Future[T], result: T, error: Exception | None) -> No
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+def _to_wal(connection: sqlite3.Connection) -> None:
+    """Switch a new file to write-ahead logging. Of several connections that do so at once, SQLite turns all but one
+    away without the busy time, so it is waited for here. In the file's own thread."""
+    deadline_s = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(SWITCH_PAUSE_S)  # noqa: TID251 - no event loop runs in this thread

@@ -172,3 +172,10 @@ async def test_the_metrics_of_real_requests() -> None:
         (one,) = (await on.admin.get("/v1/gateways")).json()["gateways"]
         assert one["connections"] >= 1
         assert (await on.admin.get("/readyz")).status_code == 200
+
+
+async def test_a_new_file_is_opened_by_all_its_readers_at_once() -> None:
+    for _ in range(5):
+        async with whole() as on:
+            logs = (await on.admin.get("/v1/catalog")).json()["logs"]
+            assert [log["last_error"] for log in logs] == ["", ""]

@@ -19,7 +19,7 @@ import pytest
 
 from gateway.agent import output
 from gateway.agent.base import FailureKind, InstanceKey, Spec
-from gateway.agent.output import LINE_BYTES, LINES_PER_S, Lines, to_file, to_stderr
+from gateway.agent.output import LINE_BYTES, LINES_PER_S, Lines, to_stderr
 from gateway.agent.ports import RANGE, free_port, in_use
 from gateway.agent.process import ProcessDriver, describe_status, explain_exec
 from gateway.core.model import Address, App, State
@@ -233,13 +233,6 @@ def test_a_flood_is_dropped_and_counted() -> None:
     clock.now_s += 1.0
     kept.feed(b"again\n")
     assert seen[-2:] == [b"(7 lines dropped: more than 500 a second)", b"again"]
-
-
-def test_output_goes_to_a_file(tmp_path: Path) -> None:
-    write = to_file(tmp_path / "log")
-    write(KEY, b"hello")
-    write(KEY, b"\xff")
-    assert (tmp_path / "log").read_bytes() == b"tools/i-1 | hello\ntools/i-1 | \xff\n"
 
 
 def test_output_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
