@@ -55,6 +55,13 @@ class ConcurrencyType(StrEnum):
     CONNECTIONS = "connections"
 
 
+class ReplayKey(StrEnum):
+    """What a session's replay cache goes by."""
+
+    COOKIE = "cookie"
+    HEADER = "header"
+
+
 class KeyRule(NamedTuple):
     """One entry of an app's `key` list; `name` is lower-case for headers, empty for `principal`."""
 
@@ -92,6 +99,26 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayRule:
+    """One entry of an app's `replay_cache`: for how long, and by what, a replay's target is remembered.
+
+    Fly, "Dynamic request routing", section "Session-based replay caching".
+    """
+
+    type: ReplayKey
+    name: str
+    """The cookie's name, or the header's in lower case."""
+    ttl_s: float
+    """At least 10."""
+    host: str = ""
+    """The one host it is for, in lower case; empty for all. Entries are kept per host in any case."""
+    path: str = ""
+    """A path prefix by whole segments, without a `/` at its end: empty for every path."""
+    allow_bypass: bool = False
+    """Whether a client may ask with `fly-replay-cache-control: skip` that the app is asked anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     """An app's settings, as validated from moorage.toml or from an app record."""
 
@@ -119,6 +146,9 @@ class App:
     """Learned pins and listed sessions are forgotten after this long without a request."""
     concurrency: Concurrency = Concurrency()
     checks: tuple[Check, ...] = ()
+    replay_sources: tuple[str, ...] = ()
+    """Who may replay requests to this app beside the apps of its own org: `org:NAME`, `app:NAME`, or NAME for both."""
+    replay_cache: tuple[ReplayRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
