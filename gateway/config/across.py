@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.config.faults import shown
+from gateway.config.lines import KeyPath
 from gateway.config.sections import AppSection, GatewaySettings, InstanceSection
 from gateway.config.validate import Finding, Table
 from gateway.core.model import Address
+from gateway.core.replay_settings import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,12 @@ def check_across(gateway: Table[GatewaySettings], apps: tuple[AppTables, ...]) -
     yield from _admin(gateway)
     yield from _listeners(gateway)
     yield from _shared_secret(gateway)
+    yield from _region_groups(gateway)
     yield from _routes(apps)
     for app in apps:
         yield from _concurrency(app.app)
+        yield from _replay_sources(app.app)
+        yield from _replay_cache(app.app)
         yield from _instance_ids(app)
         for instance in app.instances:
             yield from _instance(instance)
@@ -81,6 +86,22 @@ def _shared_secret(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
         yield Finding((*gateway.path, "secret"), message, 'set secret = ["env:MOORAGE_SECRET"]')
 
 
+def _region_groups(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
+    if gateway.section is None or "region_groups" in gateway.faulty:
+        return
+    for name, regions in gateway.section.region_groups.items():
+        path = (*gateway.path, "region_groups", name)
+        if not regions:
+            yield Finding(path, "has no region", "name at least one, or remove the group")
+        yield from _twice(path, regions)
+
+
+def _twice(path: KeyPath, entries: tuple[str, ...]) -> Iterator[Finding]:
+    for number, entry in enumerate(entries):
+        if entry in entries[:number]:
+            yield Finding((*path, number), f"{shown(entry)} is listed twice", "remove one")
+
+
 def _routes(apps: tuple[AppTables, ...]) -> Iterator[Finding]:
     taken: dict[tuple[str, str], str] = {}
     for app in apps:
@@ -104,6 +125,22 @@ def _concurrency(app: Table[AppSection]) -> Iterator[Finding]:
     if limits.hard is not None and limits.soft > limits.hard:
         message = f"soft ({limits.soft}) is above hard ({limits.hard})"
         yield Finding((*app.path, "concurrency", "soft"), message, "lower soft or raise hard")
+
+
+def _replay_sources(app: Table[AppSection]) -> Iterator[Finding]:
+    if app.section is not None and "replay_sources" not in app.faulty:
+        yield from _twice((*app.path, "replay_sources"), app.section.replay_sources)
+
+
+def _replay_cache(app: Table[AppSection]) -> Iterator[Finding]:
+    if app.section is None or "replay_cache" in app.faulty:
+        return
+    seen: set[Scope] = set()
+    for number, rule in enumerate(app.section.replay_cache):
+        if rule.path in seen:
+            message = f"{shown(str(rule.path))} is the path of a rule above"
+            yield Finding((*app.path, "replay_cache", number, "path"), message, "remove one, or give it another path")
+        seen.add(rule.path)
 
 
 def _instance_ids(app: AppTables) -> Iterator[Finding]:

@@ -22,12 +22,14 @@ from gateway.config.sections import (
     GatewaySettings,
     InstanceSection,
     LimitSettings,
+    ReplayCacheSection,
     Section,
 )
 from gateway.config.unbuilt import UNBUILT, UNBUILT_CATALOGS, Unbuilt
 from gateway.config.validate import section_of
 from gateway.config.values import Written
 from gateway.core.model import Address
+from gateway.core.replay_settings import Scope
 
 _TABLES: tuple[tuple[str, str, type[Section]], ...] = (
     ("[gateway]", "gateway", GatewaySettings),
@@ -35,6 +37,7 @@ _TABLES: tuple[tuple[str, str, type[Section]], ...] = (
     ("[apps.NAME]", "apps.*", AppSection),
     ("[apps.NAME.concurrency]", "", ConcurrencySection),
     ("[[apps.NAME.checks]]", "", CheckSection),
+    ("[[apps.NAME.replay_cache]]", "", ReplayCacheSection),
     ("[[apps.NAME.instances]]", "", InstanceSection),
 )
 
@@ -123,12 +126,12 @@ def _default(info: FieldInfo) -> str:
         return "required"
     if value is None or isinstance(value, Section):
         return ""
-    if isinstance(value, Address):
+    if isinstance(value, Address | Scope):
         value = str(value)
     elif any(isinstance(mark, Written) and mark.type == "duration" for mark in info.metadata):
         value = _duration(value)
     elif any(isinstance(mark, Written) and mark.type == "size" for mark in info.metadata):
-        value = f"{value // 1024}KiB" if value and value % 1024 == 0 else value
+        value = _size(value)
     return f"`{shown(value)}`" if value != {} else "`{}`"
 
 
@@ -137,6 +140,13 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * length and seconds % length == 0:  # "60s", "2m"
             return f"{seconds / length:g}{unit}"
     return f"{seconds:g}s"
+
+
+def _size(length: int) -> str | int:
+    for unit, bytes_ in (("MiB", 1024**2), ("KiB", 1024)):
+        if length and length % bytes_ == 0:
+            return f"{length // bytes_}{unit}"
+    return length
 
 
 def _paragraph(text: str) -> str:

@@ -2,7 +2,7 @@
 
 This is the only place where a key is declared; `gateway.config.reference` makes the reference page from it. A key's
 name in the file is the field's name without its unit: `head_timeout` for `head_timeout_s`. What a value looks like is
-in `gateway.config.values`; what must hold between keys, in `gateway.config.across`.
+in `gateway.config.values`, `replays` and `references`; what must hold between keys, in `gateway.config.across`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,14 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.references import BearerToken, CatalogUrl, Folder, SealSecret, redacted
+from gateway.config.replays import (
+    RegionGroups,
+    ReplayBufferBytes,
+    ReplayKeyName,
+    ReplayScope,
+    ReplaySource,
+    ReplayTtl,
+)
 from gateway.config.values import (
     Argument,
     Bool,
@@ -21,6 +29,7 @@ from gateway.config.values import (
     InstanceId,
     Key,
     ListenAddress,
+    Name,
     Network,
     PathPrefix,
     RegionName,
@@ -30,7 +39,18 @@ from gateway.config.values import (
     SomeSeconds,
     VariableName,
 )
-from gateway.core.model import Address, App, AppProtocol, Check, Concurrency, ConcurrencyType, SessionIds
+from gateway.core.model import (
+    Address,
+    App,
+    AppProtocol,
+    Check,
+    Concurrency,
+    ConcurrencyType,
+    ReplayKey,
+    ReplayRule,
+    SessionIds,
+)
+from gateway.core.replay_settings import DEFAULT_TTL_S, MAX_RULES, MAX_SOURCES, Scope
 
 _APP = App("")
 _CHECK = Check("/")
@@ -67,6 +87,9 @@ class LimitSettings(Section):
     """Header fields in one head."""
     body_bytes: SizeBytes = 0
     """A request's body; one over it gets 413. 0 means no limit."""
+    replay_buffer_bytes: ReplayBufferBytes = 1024 * 1024
+    """How much of a request's body is kept while its app may still answer with a replay; at most 10 MiB. A longer body
+    streams on, and a replay of it is refused (413, `PA01`)."""
     head_timeout_s: SomeSeconds = 10.0
     """From a head's first byte, how long its last may take."""
     body_timeout_s: SomeSeconds = 30.0
@@ -93,6 +116,10 @@ class GatewaySettings(Section):
     once and kept beside a `sqlite:` catalog as `moorage.secret`; gateways that share a Redis must be given the same."""
     region: RegionName = "local"
     """Where this gateway is. Instances of the same region are preferred."""
+    region_groups: RegionGroups = Field(default_factory=dict)
+    """Names for groups of regions, as in `{ eu = ["ams", "fra"] }`, for replays and steering headers. `apac`, `eu`,
+    `na`, `sa`, `us` and `usa` are built in; a group set here replaces the built-in one of its name. What a group lists
+    are regions, not other groups. `any`, which is every region, cannot be set."""
     catalog: CatalogUrl = Field("sqlite:moorage.db", repr=False, validate_default=True)
     """Where apps and instances are recorded: `sqlite:PATH`, `redis://host:6379/0`, `rediss://...` or `memory:`.
     The password may be a reference: `redis://:env:REDIS_PASSWORD@host:6379/0`."""
@@ -143,6 +170,28 @@ class CheckSection(Section):
         return Check(self.path, self.interval_s, self.timeout_s, self.grace_s)
 
 
+class ReplayCacheSection(Section):
+    """For which requests, by what and for how long the target of a replay is remembered; at most one such table for a
+    host and path. What it does is said in [replay caches](replay.md#replay-caches)."""
+
+    path: ReplayScope = Scope()
+    """Path prefix that it is for, by whole segments: `/`, `/api`, or `host/api` for one host alone. `/api`, `/api/` and
+    `/api/*` are the same; the longest one wins."""
+    ttl_s: ReplayTtl = DEFAULT_TTL_S
+    """How long a target is remembered, at least 10 s."""
+    type: ReplayKey
+    """Whether a cookie or a header of the request tells its sessions apart."""
+    name: ReplayKeyName
+    """The cookie's or header's name. A header must be one that the gateway passes on. `mcp-session-id` is not: MCP
+    sessions are pinned without a cache."""
+    allow_bypass: Bool = False
+    """Whether a client may skip the cache with `fly-replay-cache-control: skip`."""
+
+    def value(self) -> ReplayRule:
+        host, path = self.path
+        return ReplayRule(self.type, self.name, self.ttl_s, host, path, self.allow_bypass)
+
+
 class AppSection(Section):
     """One app: what it is reached by, how its sessions find their instance, and how it is woken."""
 
@@ -152,6 +201,8 @@ class AppSection(Section):
     """Path prefix that belongs to the app, by whole segments; the longest one wins."""
     strip_path: Bool = _APP.strip_path
     """Whether the prefix is cut off before the instance sees the path."""
+    org: Name = _APP.org
+    """Whom the app belongs to. Apps of one org may [replay](replay.md) requests to each other."""
     protocol: AppProtocol = _APP.protocol
     """What is looked for in the traffic. `auto` recognises MCP by itself; `http` never looks into bodies."""
     key: tuple[Key, ...] = _APP.key
@@ -183,12 +234,23 @@ class AppSection(Section):
     """See `[apps.NAME.concurrency]` below."""
     checks: tuple[CheckSection, ...] = Field((), max_length=16)
     """See `[[apps.NAME.checks]]` below."""
+    replay_sources: tuple[ReplaySource, ...] = Field(_APP.replay_sources, max_length=MAX_SOURCES)
+    """Who may replay requests to this app, beside the apps of its own `org`: `org:NAME`, `app:NAME`, or `NAME` for an
+    org or an app of that name."""
+    replay_cache: tuple[ReplayCacheSection, ...] = Field((), max_length=MAX_RULES)
+    """See `[[apps.NAME.replay_cache]]` below."""
 
     def value(self, name: str) -> App:
         """The app as the core knows it."""
-        same = {key: getattr(self, key) for key in type(self).model_fields if key not in ("concurrency", "checks")}
-        checks = tuple(check.value() for check in self.checks)
-        return App(name=name, concurrency=self.concurrency.value(), checks=checks, **same)
+        tables = ("concurrency", "checks", "replay_cache")
+        same = {key: getattr(self, key) for key in type(self).model_fields if key not in tables}
+        return App(
+            name=name,
+            concurrency=self.concurrency.value(),
+            checks=tuple(check.value() for check in self.checks),
+            replay_cache=tuple(rule.value() for rule in self.replay_cache),
+            **same,
+        )
 
 
 class InstanceSection(Section):

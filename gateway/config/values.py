@@ -193,12 +193,12 @@ def key_rule(value: object) -> KeyRule:
                 raise bad(f"{shown(name)} is not a query parameter's name", remedy)
             return KeyRule(KeySource.QUERY, name)
         case KeySource.HEADER | KeySource.MCP_PARAM as kind:
-            return KeyRule(kind, _token_name(name, "header name", remedy).lower())
+            return KeyRule(kind, token_name(name, "header name", remedy).lower())
         case KeySource.COOKIE as kind:
-            return KeyRule(kind, _token_name(name, "cookie name", remedy))
+            return KeyRule(kind, token_name(name, "cookie name", remedy))
 
 
-def _token_name(name: str, what: str, remedy: str) -> str:
+def token_name(name: str, what: str, remedy: str) -> str:
     if not _TOKEN.fullmatch(name):
         raise bad(f"{shown(name)} is not a {what}", remedy)
     return name
@@ -206,10 +206,11 @@ def _token_name(name: str, what: str, remedy: str) -> str:
 
 def cookie_name(value: object) -> str:
     text = text_of(value, 'a name, or "" for none')
-    return _token_name(text, "cookie name", "use letters, digits, - and _") if text else ""
+    return token_name(text, "cookie name", "use letters, digits, - and _") if text else ""
 
 
 def app_name(value: object) -> str:
+    """The name of an app, an org or a region."""
     text = text_of(value, "a name")
     if not _NAME.fullmatch(text):
         raise bad(f"{shown(text)} is not a name", "use a-z, 0-9 and -, at most 63, not - at either end")
@@ -259,6 +260,7 @@ PathPrefix = Annotated[str, PlainValidator(path_prefix), Written("path")]
 RequestPath = Annotated[str, PlainValidator(request_path), Written("path")]
 Key = Annotated[KeyRule, PlainValidator(key_rule), Written("key rule")]
 CookieName = Annotated[str, PlainValidator(cookie_name), Written("name")]
+Name = Annotated[str, PlainValidator(app_name), Written("name")]
 RegionName = Annotated[str, PlainValidator(region_name), Written("name")]
 InstanceId = Annotated[str, PlainValidator(instance_id), Written("name")]
 Argument = Annotated[str, PlainValidator(argument), Written("string")]

@@ -49,6 +49,8 @@ class Limits:
     header_count: int = 100
     body_bytes: int = 0
     """0: no limit."""
+    replay_buffer_bytes: int = 1 << 20
+    """How much of a request's body is kept for a replay."""
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     write_timeout_s: float = 60.0

@@ -14,14 +14,16 @@ from gateway.config import ConfigFaults, Fault, load, parse
 _KEYS = (
     "gateway apps tools listen admin secret catalog limits connections header_bytes hosts path key concurrency soft"
     " hard checks interval instances id address command env cwd region workers auto_stop trusted_proxies x"
+    " org replay_sources replay_cache ttl type name allow_bypass region_groups replay_buffer_bytes"
 )
+_WORDS = "127.0.0.1:8080 / a.b 5m 64KiB redis://h env:X file:x i-1 header:x app:x cookie h/*"
 _keys = st.sampled_from(_KEYS.split())
 _leaves = st.one_of(
     st.booleans(),
     st.integers(),
     st.floats(),
     st.text(st.characters(codec="ascii"), max_size=6),
-    st.sampled_from(["127.0.0.1:8080", "/", "a.b", "5m", "64KiB", "redis://h", "env:X", "file:x", "i-1", "header:x"]),
+    st.sampled_from(_WORDS.split()),
 )
 _documents = st.dictionaries(
     _keys,

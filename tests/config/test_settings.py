@@ -58,7 +58,7 @@ def test_a_configuration_can_be_made_in_code() -> None:
 
 def test_every_setting_of_an_app_reaches_the_core() -> None:
     settings = set(AppSection.model_fields)
-    assert {field.name for field in dataclasses.fields(App)} - {"name", "org"} == settings
+    assert {field.name for field in dataclasses.fields(App)} - {"name"} == settings
 
 
 def test_all_keys_of_an_app() -> None:
