@@ -1,6 +1,6 @@
 """What must hold between keys and between tables: each rule one function, from sections to findings.
 
-A rule is silent about a key that has a fault of its own: that fault comes first.
+A rule is silent about a key that has a fault of its own: that fault comes first. Such a key stands at its default here.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _shared_secret(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
 
 
 def _region_groups(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
-    if gateway.section is None or "region_groups" in gateway.faulty:
+    if gateway.section is None:
         return
     for name, regions in gateway.section.region_groups.items():
         path = (*gateway.path, "region_groups", name)
@@ -128,12 +128,12 @@ def _concurrency(app: Table[AppSection]) -> Iterator[Finding]:
 
 
 def _replay_sources(app: Table[AppSection]) -> Iterator[Finding]:
-    if app.section is not None and "replay_sources" not in app.faulty:
+    if app.section is not None:
         yield from _twice((*app.path, "replay_sources"), app.section.replay_sources)
 
 
 def _replay_cache(app: Table[AppSection]) -> Iterator[Finding]:
-    if app.section is None or "replay_cache" in app.faulty:
+    if app.section is None:
         return
     seen: set[Scope] = set()
     for number, rule in enumerate(app.section.replay_cache):

@@ -300,6 +300,13 @@ def test_a_rule_that_cannot_be_used(rule: dict[str, object]) -> None:
     assert bad.reason.startswith("replay_cache.")
 
 
+def test_a_header_is_known_by_its_lower_case_name_and_a_cookie_by_its_own() -> None:
+    rules = [{"type": "header", "name": "X-Session"}, {"path": "/a", "type": "cookie", "name": "Sid"}]
+    app = parse_app("tools", {"replay_cache": rules})
+    assert isinstance(app, App)
+    assert [rule.name for rule in app.replay_cache] == ["x-session", "Sid"]
+
+
 @pytest.mark.parametrize("missing", ["type", "name"])
 def test_a_rule_that_leaves_out_its_key(missing: str) -> None:
     rule = {"type": "cookie", "name": "sid"}
