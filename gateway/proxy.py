@@ -47,23 +47,34 @@ class SlowPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["extensions"][EXTENSION]
-        step, table = exchange.step, exchange.routing.table
+        step = exchange.step
         assert step is not None
-        assert table is not None
-        deadline_s = asyncio.get_running_loop().time() + table.app.wake_timeout_s
-        while isinstance(step, LookUpPin | Wake | Wait):
+        deadline_s = self._deadline_s(exchange)
+        while not isinstance(step, Forward):
             if isinstance(step, LookUpPin):
                 step = await self._look_up(exchange, step)
             elif isinstance(step, Wake):
-                step = await self._wake(exchange, table.app, step)
-            else:
-                wanted = step.instance.id if step.instance is not None else ""
-                problem = await self._slots.wait(table.app, wanted, deadline_s)
+                step = await self._wake(exchange, step)
+            elif isinstance(step, Wait):
+                problem = await self._wait(exchange, step, deadline_s)
                 step = exchange.routing.decide() if problem is None else Refuse(problem)
+            else:
+                other = exchange.retreat(step.problem)
+                if other is None:
+                    break
+                step, deadline_s = other, self._deadline_s(exchange)
         exchange.go(step)
 
+    def _deadline_s(self, exchange: Exchange) -> float:
+        """How long the request may be held, by its target's app."""
+        return asyncio.get_running_loop().time() + _app(exchange).wake_timeout_s
+
+    async def _wait(self, exchange: Exchange, step: Wait, deadline_s: float) -> Problem | None:
+        wanted = step.instance.id if step.instance is not None else ""
+        return await self._slots.wait(_app(exchange), wanted, deadline_s)
+
     async def _look_up(self, exchange: Exchange, step: LookUpPin) -> Step:
-        app = exchange.routing.app
+        app = _app(exchange).name
         try:
             pin = await self._pins.get(app, step.kind, step.key)
         except LogUnavailable as error:
@@ -73,7 +84,8 @@ class SlowPath:
             pin = None
         return exchange.routing.found(pin)
 
-    async def _wake(self, exchange: Exchange, app: App, step: Wake) -> Step:
+    async def _wake(self, exchange: Exchange, step: Wake) -> Step:
+        app = _app(exchange)
         woken = await self._waker.ensure(app, step.instance)
         if isinstance(woken, Problem):
             return Refuse(woken)
@@ -82,6 +94,13 @@ class SlowPath:
             # Who waited for this instance goes to it; deciding anew could send it on to wake the next one.
             return Forward(woken, step.rule)
         return exchange.routing.decide()
+
+
+def _app(exchange: Exchange) -> App:
+    """The app whose instance the request goes to."""
+    table = exchange.routing.table
+    assert table is not None
+    return table.app
 
 
 def application(waker: Waking, slots: Queueing, pins: FindingPins) -> Starlette:

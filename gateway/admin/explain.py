@@ -111,9 +111,10 @@ class Explain:
             intent = Intent(Kind.IN_SESSION, Dialect.SESSION_2025)
             table = routing.table = gateway.catalog.app(listed.app)
             assert table is not None
-            routing.intent = intent
-            routing.asked = Asked(Ask(intent, Pin(listed.instance, listed.incarnation)))
-            return routing.decide(), routing
+            step: Step | None
+            routing.entered, routing.intent = table.app, intent
+            step = routing.first(Asked(Ask(intent, Pin.named(listed.instance, listed.incarnation))))
+            return step, routing
         step = routing.by_head()
         if step is None and question.body is not None:
             step = routing.by_body(question.body)

@@ -64,7 +64,7 @@ def steps(table: AppTable, asked: Asked, rule: Rule, view: View) -> Iterator[Ste
     """The order of decisions, up to the rule that settled it and beyond."""
     ask, app = asked.ask, table.app
     pin_rule = Rule.STORED if ask.pin is not None and ask.pin_rule is Rule.STORED else Rule.SEALED
-    order = (Rule.FORCE, pin_rule, Rule.COOKIE, Rule.PREFER, Rule.HASH, Rule.LEAST_LOADED)
+    order = (Rule.FORCE, pin_rule, Rule.REPLAY_CACHE, Rule.COOKIE, Rule.PREFER, Rule.HASH, Rule.LEAST_LOADED)
     reached = True
     for one in order:
         if one is rule:
@@ -85,6 +85,10 @@ def _passed_over(rule: Rule, app: App, table: AppTable, asked: Asked, view: View
             if ask.pin is not None:
                 return f"pinned to {ask.pin.instance}, whose memory is gone; any instance may read a requestState"
             return "the request carries no session that pins it"
+        case Rule.REPLAY_CACHE:
+            return "no replay is remembered for the request"
+        case Rule.REPLAY:
+            return "only an app's answer can ask for it"
         case Rule.COOKIE:
             if not app.affinity_cookie:
                 return "no affinity cookie for this app"
@@ -150,6 +154,8 @@ def _why_not(table: AppTable, ask: Ask, instance: Instance, taken: Instance | No
             if ask.pin is not None and ask.pin.instance == instance.id:
                 return "the request is pinned to it, but it cannot take it"
             return f"the request is pinned to {ask.pin.instance}" if ask.pin is not None else "the request is pinned"
+        case Rule.REPLAY | Rule.REPLAY_CACHE:
+            return "the replay names another"
         case Rule.COOKIE:
             return "the affinity cookie names another"
         case Rule.PREFER:

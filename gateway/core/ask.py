@@ -5,14 +5,16 @@ Every token that does not hold is one and the same problem to its sender, whatev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
-from gateway.core.keys import Head, cookie_value
+from gateway.core.keys import Head, cookie_value, key_of
 from gateway.core.model import App, Ask, Dialect, Intent, Kind, Pin, Rule, SessionIds
 from gateway.core.principal import address_key
 from gateway.core.problems import Code, Problem
+from gateway.core.regions import DEFAULT_GROUPS, Regions, parse_regions
 from gateway.core.seal import Sealer, SealFault, Stream
 
 
@@ -52,6 +54,7 @@ def build_ask(
     principal: bytes | None,
     client_ip: str,
     stored: Pin | Lookup = Lookup.NOT_ASKED,
+    groups: Mapping[str, tuple[str, ...]] = DEFAULT_GROUPS,
 ) -> Asked | LookUpPin | Problem:
     """The question for a request whose kind is known (not NEEDS_BODY).
 
@@ -59,20 +62,24 @@ def build_ask(
         principal: the caller, as `gateway.core.principal` names it.
         client_ip: stands in for a principal where there is none.
         stored: the pin store's answer to an earlier LookUpPin.
+        groups: what the names of groups of regions stand for.
     """
     bound = _bind(app, intent, sealer, principal, stored)
     if not isinstance(bound, _Bound):
         return bound
-    key = intent.key
-    if not key and bound.pin is None and _falls_to_principal(intent):
-        key = b"principal:=" + principal if principal is not None else address_key(client_ip)
+    key = intent.key if bound.pin is not None else _key(intent, principal, client_ip)
     values = head.values
     force = prefer = ""
+    regions: Regions = ()
     if app.steering:
         if b"fly-force-instance-id" in values:
             force = values[b"fly-force-instance-id"].decode("latin-1")
         if b"fly-prefer-instance-id" in values:
             prefer = values[b"fly-prefer-instance-id"].decode("latin-1")
+        places = _regions(app, values, groups)
+        if isinstance(places, Problem):
+            return places
+        regions = places
     cookie: Pin | None = None
     fault: SealFault | None = None
     if app.affinity_cookie:
@@ -80,8 +87,15 @@ def build_ask(
         if value is not None:
             named = sealer.open_cookie(app.name, value)
             cookie, fault = (None, named) if isinstance(named, SealFault) else (named, None)
-    ask = Ask(intent, bound.pin, bound.rule, cookie, force, prefer, key)
+    ask = Ask(intent, bound.pin, bound.rule, cookie, force, prefer, key, regions=regions)
     return Asked(ask, bound.upstream_id, bound.stream, fault)
+
+
+def key_in(app: App, intent: Intent, head: Head, *, principal: bytes | None, client_ip: str) -> bytes:
+    """What a request is hashed by in an app that a replay leads it into: by that app's own `key` rules."""
+    modern = intent.dialect is Dialect.STATELESS_2026
+    key = key_of(app, head, modern=modern) if app.key else b""
+    return key or _key(replace(intent, key=b""), principal, client_ip)
 
 
 def stored_key(app: App, session_id: bytes, principal: bytes | None) -> bytes:
@@ -139,9 +153,22 @@ def _bind(
     return _UNBOUND
 
 
-def _falls_to_principal(intent: Intent) -> bool:
-    """Whether the same caller is to go to the same instance for want of anything better.
+def _key(intent: Intent, principal: bytes | None, client_ip: str) -> bytes:
+    """What a request without a pin is hashed by: its key, or for want of anything better its caller.
 
     MCP 2026-07-28 servers keep keys and buses per process by default, so that scattered calls of one caller fail.
     """
-    return intent.dialect is Dialect.STATELESS_2026 and intent.kind is not Kind.ANYWHERE
+    if intent.key or intent.dialect is not Dialect.STATELESS_2026 or intent.kind is Kind.ANYWHERE:
+        return intent.key
+    return b"principal:=" + principal if principal is not None else address_key(client_ip)
+
+
+def _regions(app: App, values: Mapping[bytes, bytes], groups: Mapping[str, tuple[str, ...]]) -> Regions | Problem:
+    """fly-force-region, else fly-prefer-region and then anywhere (Fly, "Dynamic request routing")."""
+    for name, rest in ((b"fly-force-region", ()), (b"fly-prefer-region", (None,))):
+        if name in values:
+            regions = parse_regions(values[name], groups)
+            if regions is None:
+                return Problem(Code.PB01, f"{name.decode()} is not a list of regions", app.name)
+            return (*regions, *rest)
+    return ()

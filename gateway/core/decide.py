@@ -3,6 +3,7 @@
 Order: force header, pin (sealed or stored), affinity cookie, prefer header, consistent hash of a key, least
 loaded. A pin binds: its request goes to the one instance that has the session's memory, or is refused. The rules
 below it are wishes, and fail over. Load limits decide where something new is placed; they never move a pin.
+A replay asks in the same words: what its app names takes the place of the client's headers, and of the pin.
 Deterministic: equally loaded instances take turns, the first turns by id. Nothing here waits; `Wake` and `Wait` say
 what to wait for.
 """
@@ -65,18 +66,27 @@ def decide(table: AppTable, ask: Ask, view: View) -> Decision:
 
 
 def _forced(table: AppTable, ask: Ask, view: View) -> Decision:
-    """fly-force-instance-id: that instance or none."""
+    """fly-force-instance-id, or a replay's `instance`: that instance or none."""
     app, pin = table.app, ask.pin
     instance = table.instances.get(ask.force)
     if instance is None:
-        return Refuse(Problem(Code.PR02, "fly-force-instance-id names no instance of this app", app.name))
+        who = "the replay" if ask.replayed else "fly-force-instance-id"
+        return Refuse(Problem(Code.PR02, f"{who} names no instance of app {app.name}", app.name))
+    if ask.regions and not _is_asked_for(ask, instance):
+        message = f"the instance is in region {instance.region}, which the request rules out"
+        return Refuse(Problem(Code.PR01, message, app.name, instance.id))
     if pin is not None and ask.intent.kind is not Kind.STATE:
         if pin.instance != instance.id:
             # Only the session's own instance could answer; any other would say that there is no such session.
             message = "fly-force-instance-id names another instance than the session's"
             return Refuse(Problem(Code.PS05, message, app.name, instance.id))
         return _pinned(app, ask, instance, pin, view)
-    return _to(app, ask, instance, view, Rule.FORCE)
+    return _to(app, ask, instance, view, ask.replayed or Rule.FORCE)
+
+
+def _is_asked_for(ask: Ask, instance: Instance) -> bool:
+    """Whether the instance is in one of the regions that the request names, if it names any."""
+    return not ask.regions or any(place is None or instance.region in place for place in ask.regions)
 
 
 def _is_lost(app: App, instance: Instance | None, pin: Pin) -> bool:
@@ -139,19 +149,36 @@ def _placed(table: AppTable, ask: Ask, view: View) -> Decision:
         if wished is not None:
             return wished
     if ask.prefer:
-        wished = _wish(table, ask, ask.prefer, view, Rule.PREFER)
+        wished = _wish(table, ask, ask.prefer, view, ask.replayed or Rule.PREFER)
         if wished is not None:
             return wished
-    if ask.key:
-        return _hashed(table, ask, view)
-    return _least_loaded(table, ask, view)
+    if ask.regions:
+        return _by_region(table, ask, view)
+    return _within(table, ask, view, None)
+
+
+def _by_region(table: AppTable, ask: Ask, view: View) -> Decision:
+    """The first place of the list that can take it now; a full one is waited for when no other can."""
+    full: Wait | None = None
+    for place in ask.regions:
+        decision = _within(table, ask, view, place)
+        if isinstance(decision, Forward | Wake):
+            return decision
+        if isinstance(decision, Wait):
+            full = full or decision
+    return full or _nowhere(table, ask)
+
+
+def _within(table: AppTable, ask: Ask, view: View, place: frozenset[str] | None) -> Decision:
+    """Where there is room, in these regions; None is anywhere."""
+    return _hashed(table, ask, view, place) if ask.key else _least_loaded(table, ask, view, place)
 
 
 def _wish(table: AppTable, ask: Ask, instance_id: str, view: View, rule: Rule) -> Decision | None:
     """The wished-for instance if it is fit to serve, else None."""
     app = table.app
     instance = table.instances.get(instance_id)
-    if instance is None or instance.id in ask.exclude:
+    if instance is None or _is_out(ask, instance, None) or not _is_asked_for(ask, instance):
         return None
     # A cordon keeps new sessions out, not what already lives there.
     if instance.cordoned and (rule is not Rule.COOKIE or ask.intent.kind is Kind.INITIALIZE):
@@ -162,13 +189,13 @@ def _wish(table: AppTable, ask: Ask, instance_id: str, view: View, rule: Rule) -
     return Wake(instance, rule) if _may_wake(app, instance) and instance.state is not State.FAILED else None
 
 
-def _hashed(table: AppTable, ask: Ask, view: View) -> Decision:
+def _hashed(table: AppTable, ask: Ask, view: View, place: frozenset[str] | None) -> Decision:
     """The first fit instance in the key's own order: suspects and failures last, none at its hard limit."""
     app = table.app
     last_resort: Instance | None = None
     full = False
     for instance in view.rank(table, ask.key):
-        if instance.id in ask.exclude:
+        if _is_out(ask, instance, place):
             continue
         if instance.running:
             if _at_hard(app, instance, view):
@@ -186,7 +213,7 @@ def _hashed(table: AppTable, ask: Ask, view: View) -> Decision:
     return Wait(Rule.HASH) if full else _nowhere(table, ask)
 
 
-def _least_loaded(table: AppTable, ask: Ask, view: View) -> Decision:
+def _least_loaded(table: AppTable, ask: Ask, view: View, place: frozenset[str] | None) -> Decision:
     """Below soft in the own region, below soft anywhere, one more instance woken, below hard; else wait.
 
     Fly, "Load balancing": soft limits spread, hard limits queue; "Autostop/autostart": when all are at their soft
@@ -198,7 +225,7 @@ def _least_loaded(table: AppTable, ask: Ask, view: View) -> Decision:
     best_rank = (3, 0, 0, 0)
     full = False
     for instance in table.placeable:
-        if instance.id in ask.exclude:
+        if _is_out(ask, instance, place):
             continue
         if _at_hard(app, instance, view):
             full = True
@@ -217,7 +244,7 @@ def _least_loaded(table: AppTable, ask: Ask, view: View) -> Decision:
             best, best_rank = instance, rank
     if best is not None and best_rank[0] == 0:
         return Forward(best, Rule.LEAST_LOADED)
-    asleep = _to_wake(table, ask)
+    asleep = _to_wake(table, ask, place)
     if asleep is not None:
         return Wake(asleep, Rule.LEAST_LOADED)
     if best is not None:
@@ -225,11 +252,11 @@ def _least_loaded(table: AppTable, ask: Ask, view: View) -> Decision:
     return Wait(Rule.LEAST_LOADED) if full else _nowhere(table, ask)
 
 
-def _to_wake(table: AppTable, ask: Ask) -> Instance | None:
+def _to_wake(table: AppTable, ask: Ask, place: frozenset[str] | None) -> Instance | None:
     """The next instance to start: own region first, what failed last, else in id order."""
     if not table.app.auto_start:
         return None
-    candidates = (one for one in table.wakeable if one.id not in ask.exclude)
+    candidates = (one for one in table.wakeable if not _is_out(ask, one, place))
     return min(candidates, key=lambda one: (one.state is State.FAILED, one.region != table.region), default=None)
 
 
@@ -238,9 +265,15 @@ def _nowhere(table: AppTable, ask: Ask) -> Refuse:
     if ask.exclude:
         problem = Problem(Code.PR03, "none of its instances could be reached", app.name, "", RETRY_AFTER_S)
     else:
-        message = "it has no instance that runs, is healthy and is not cordoned, and none that may be started"
+        where = " in the regions that were asked for" if ask.regions else ""
+        message = f"it has no instance that runs, is healthy and is not cordoned{where}, and none that may be started"
         problem = Problem(Code.PR01, message, app.name, "", RETRY_AFTER_S)
     return Refuse(problem)
+
+
+def _is_out(ask: Ask, instance: Instance, place: frozenset[str] | None) -> bool:
+    """Whether it was tried already, or is not where it is looked for."""
+    return instance.id in ask.exclude or (place is not None and instance.region not in place)
 
 
 def _may_wake(app: App, instance: Instance) -> bool:

@@ -21,6 +21,8 @@ from gateway.core.fields import (
     shadows,
 )
 from gateway.core.problems import Code, Problem
+from gateway.core.replay import REPLAY
+from gateway.core.replay_json import is_replay_json
 
 CHUNKED = -1
 """Body length of a message whose body is chunked."""
@@ -92,7 +94,18 @@ class RequestHead:
 class ResponseHead:
     """A response's head, valid once it exists. Never changed after it was parsed."""
 
-    __slots__ = ("keep_alive", "kept", "length", "minor", "reason", "status", "upgrade", "values")
+    __slots__ = (
+        "keep_alive",
+        "kept",
+        "length",
+        "minor",
+        "reason",
+        "repeated",
+        "replays",
+        "status",
+        "upgrade",
+        "values",
+    )
 
     status: int
     reason: bytes
@@ -103,6 +116,10 @@ class ResponseHead:
     """As the fields say: bytes, CHUNKED or UNTIL_CLOSE. `body_length` says what follows for a given request."""
     keep_alive: bool
     upgrade: bytes
+    repeated: frozenset[bytes]
+    """Names of fields that came more than once."""
+    replays: bool
+    """Its app asks for a replay, by header or by body."""
 
     def get(self, name: bytes) -> bytes | None:
         return self.values.get(name)
@@ -294,4 +311,6 @@ def parse_response(raw: bytes, max_count: int = 200) -> ResponseHead | Problem:
     head.kept = b"\r\n".join(kept) + b"\r\n" if kept else b""
     head.keep_alive = _keep_alive(sorted_.connection, head.minor)
     head.upgrade = sorted_.values.get(b"upgrade", b"") if b"upgrade" in sorted_.connection else b""
+    head.repeated = frozenset(sorted_.repeated)
+    head.replays = REPLAY in head.values or is_replay_json(head.values.get(b"content-type", b""))
     return head

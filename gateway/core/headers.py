@@ -119,6 +119,7 @@ def request_head(
     target: bytes,
     authority: bytes,
     *,
+    kept: bytes,
     session_id: bytes | None,
     expects_continue: bool,
     provenance: bytes,
@@ -128,12 +129,13 @@ def request_head(
 
     Args:
         target: the request target, without a stripped path prefix or a legacy pin.
+        kept: the client's lines that go on, `head.kept` unless an app transformed them.
         authority: the Host to send.
         session_id: the instance's own Mcp-Session-Id, or None to send none.
         expects_continue: the client still waits for a 100 before it sends its body.
-        provenance: from `request_lines`.
+        provenance: from `request_lines`, and what is told of replays.
     """
-    parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", authority, b"\r\n", head.kept]
+    parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", authority, b"\r\n", kept]
     if session_id is not None:
         parts += (b"Mcp-Session-Id: ", session_id, b"\r\n")
     if head.length or b"content-length" in head.values:

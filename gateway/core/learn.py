@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from gateway.core.ask import Asked, stored_key
 from gateway.core.classify import state_key, task_key
 from gateway.core.jsonrpc import load
-from gateway.core.model import App, AppProtocol, Instance, Intent, Kind, Pin, SessionIds
+from gateway.core.model import App, AppProtocol, Intent, Kind, Pin, SessionIds
 from gateway.core.seal import MAX_UPSTREAM_ID_BYTES, Sealer
 
 STATE_TTL_S = 900.0
@@ -73,7 +73,7 @@ _LOST = Lesson(None, Event.LOST)
 def learn(
     app: App,
     asked: Asked,
-    instance: Instance,
+    pin: Pin,
     sealer: Sealer,
     *,
     principal: bytes | None,
@@ -84,20 +84,21 @@ def learn(
     """What the head of a final answer teaches.
 
     Args:
-        instance: who answered, as the catalog named it when the request was sent.
+        app: the one that the client addressed.
+        pin: names who answered, as the catalog named it when the request was sent.
         principal: the caller, as for `build_ask`.
         session_id: the answer's Mcp-Session-Id.
     """
     intent = asked.ask.intent
     if intent.kind is Kind.IN_SESSION:
-        return _in_session(app, asked, intent, instance, sealer, principal, method, status, session_id)
+        return _in_session(app, asked, intent, pin, sealer, principal, method, status, session_id)
     if session_id is None:
         return _NOTHING
     if app.protocol is AppProtocol.HTTP:
         return Lesson(session_id)
     if intent.kind is not Kind.INITIALIZE or not 200 <= status < 300:
         return _STRIPPED
-    return _minted(app, instance, sealer, principal, session_id)
+    return _minted(app, pin, sealer, principal, session_id)
 
 
 def learn_result(data: bytes) -> Learned | None:
@@ -125,7 +126,7 @@ def _in_session(
     app: App,
     asked: Asked,
     intent: Intent,
-    instance: Instance,
+    pin: Pin,
     sealer: Sealer,
     principal: bytes | None,
     method: bytes,
@@ -142,16 +143,15 @@ def _in_session(
         return _NOTHING
     if session_id == asked.upstream_id:
         return Lesson(intent.token)
-    return _minted(app, instance, sealer, principal, session_id) if ok else _STRIPPED
+    return _minted(app, pin, sealer, principal, session_id) if ok else _STRIPPED
 
 
-def _minted(app: App, instance: Instance, sealer: Sealer, principal: bytes | None, session_id: bytes) -> Lesson:
+def _minted(app: App, pin: Pin, sealer: Sealer, principal: bytes | None, session_id: bytes) -> Lesson:
     """A new session: the id under which its client will come back."""
     if _SESSION_ID.fullmatch(session_id) is None:
         return _BAD_ID
     if app.session_ids is SessionIds.STORED:
         return Lesson(session_id, Event.MADE, stored_key(app, session_id, principal))
-    pin = Pin(instance.id, instance.incarnation)
     sealed = sealer.seal_session(app.name, pin, session_id, principal if app.bind_principal else None)
     return Lesson(sealed, Event.MADE)
 

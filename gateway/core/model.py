@@ -259,6 +259,22 @@ class Pin:
 
     instance: str
     incarnation: str
+    app: str = ""
+    """The instance's app, where a replay led into another one than the client addresses."""
+    via: bool = False
+    """Requests go to the addressed app first, whose replay adds what the instance needs."""
+
+    @property
+    def name(self) -> str:
+        """Instance, app and `via` in one word, as seals and stores keep them; `named` takes it back."""
+        name = f"{self.app}/{self.instance}" if self.app else self.instance
+        return f"~{name}" if self.via else name
+
+    @classmethod
+    def named(cls, name: str, incarnation: str) -> Pin:
+        """The pin of this `name`. Neither instance ids nor app names have a `/` or `~` in them."""
+        app, _, instance = name.removeprefix("~").rpartition("/")
+        return cls(instance, incarnation, app, name.startswith("~"))
 
 
 class Rule(StrEnum):
@@ -267,6 +283,10 @@ class Rule(StrEnum):
     FORCE = "force"
     SEALED = "sealed"
     STORED = "stored"
+    REPLAY = "replay"
+    """An app's fly-replay named it."""
+    REPLAY_CACHE = "replay-cache"
+    """A fly-replay named it that is remembered."""
     COOKIE = "cookie"
     PREFER = "prefer"
     HASH = "hash"
@@ -290,7 +310,11 @@ class Ask:
     key: bytes = b""
     """What is hashed when nothing above applies: a `key` rule's value, or the principal."""
     exclude: frozenset[str] = frozenset()
-    """Instances that were tried and could not be reached."""
+    """Instances that were tried and could not be reached, or are not wanted."""
+    regions: tuple[frozenset[str] | None, ...] = ()
+    """Where a new place is looked for, in this order; None is anywhere, and so is an empty list."""
+    replayed: Rule | None = None
+    """REPLAY or REPLAY_CACHE, when it was not the client but an app that chose `force`, `prefer` and `regions`."""
 
 
 # --- what is decided -----------------------------------------------------------------

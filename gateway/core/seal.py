@@ -5,7 +5,7 @@ same seal, made with other keys, pins 2024-11-05 streams and fills the affinity 
 
     version and flags   1 byte
     key id              1 byte, names the secret that made it
-    instance            1 byte length, UTF-8
+    pin's name          1 byte length, UTF-8: the instance, and what `Pin.name` puts before it
     incarnation         1 byte length, ASCII
     [stream]            only in stream pins: 1 byte length and the gateway's boot id, 6 bytes stream number
     zeroes              0-2, so that the whole is a multiple of 3 bytes and base64 has no bits to spare
@@ -147,7 +147,7 @@ def _named(text: str) -> bytes:
 
 
 def _fields(pin: Pin) -> bytes:
-    return _named(pin.instance) + _named(pin.incarnation)
+    return _named(pin.name) + _named(pin.incarnation)
 
 
 def _text(head: bytes, at: int) -> tuple[str, int]:
@@ -158,9 +158,9 @@ def _text(head: bytes, at: int) -> tuple[str, int]:
 
 
 def _pin(head: bytes) -> tuple[Pin, int]:
-    instance, end = _text(head, 2)
+    name, end = _text(head, 2)
     incarnation, end = _text(head, end)
-    return Pin(instance, incarnation), end
+    return Pin.named(name, incarnation), end
 
 
 class _Pins:

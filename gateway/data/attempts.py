@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.core.detour import unavailable_line
 from gateway.core.headers import request_head, request_lines
-from gateway.core.model import AppProtocol, Forward, Instance, Kind, Refuse, Rule
+from gateway.core.model import AppProtocol, Ask, Forward, Instance, Kind, Refuse, Rule
 from gateway.core.problems import Code, Problem
 from gateway.core.target import target
+from gateway.data import detour
 from gateway.data.relay import Relay
 
 if TYPE_CHECKING:
@@ -34,12 +36,15 @@ class Attempts:
     The exchange is passed in and not kept: a cycle would leave each request to the garbage collector.
     """
 
-    __slots__ = ("_count", "_freed", "_load", "_streams", "instance", "relay", "upstream")
+    __slots__ = ("_count", "_freed", "_load", "_streams", "instance", "relay", "rule", "upstream")
 
     def __init__(self, freed: Callable[[str, str], None]) -> None:
         """`freed` is told app and instance when the instance carries less."""
         self._freed = freed
         self._count = 0
+        """Since the request's last replay, or its beginning."""
+        self.rule = Rule.LEAST_LOADED
+        """Which chose the instance."""
         self._load: Load | None = None
         self._streams = False
         self.instance: Instance | None = None
@@ -52,11 +57,14 @@ class Attempts:
         """Send the exchange to this instance."""
         gateway = exchange.gateway
         instance = self.instance = decision.instance
+        self.rule = decision.rule
         self._count += 1
         self._load = load = gateway.loads.of(instance.app, instance.id)
         load.requests += 1
         if decision.rule is Rule.LEAST_LOADED:
             gateway.loads.placed(instance)
+        if exchange.routing.trip is not None:
+            exchange.routing.trip.tried = True
         if self._count == 1:
             gateway.counters.rules[instance.app, decision.rule] += 1
         else:
@@ -74,31 +82,46 @@ class Attempts:
         if exchange.over:
             gateway.pool.give(upstream, gateway.now_s)
             return
-        head, instance, edge = exchange.head, self.instance, exchange.edge
-        app, asked = exchange.routing.settled
+        head, instance, edge, routing = exchange.head, self.instance, exchange.edge, exchange.routing
+        app, asked = routing.settled
         assert instance is not None
+        assert routing.table is not None
         self.upstream = upstream
         upstream.listener = self.relay = Relay(exchange, upstream)
         session_id = asked.upstream_id or None
         if session_id is None and app.protocol is AppProtocol.HTTP:
             # Here it is a header like any other.
             session_id = head.values.get(b"mcp-session-id")
+        provenance = request_lines(head, edge.peer, gateway.trusted_proxies)
+        trip = routing.trip
+        if trip is None:
+            path, kept = target(app, head, asked.ask.intent.kind, asked.stream), head.kept
+        else:
+            detour.reached(routing, trip)
+            path, kept = trip.form.target, trip.form.kept
+            provenance += trip.lines()
+            session_id = session_id if trip.form.in_session else None
+        if routing.ask is not None and routing.ask.prefer:
+            provenance += _not_preferred(routing.ask, instance, self.rule)
+        preserves = routing.table.app.preserve_host
         body = exchange.body
         written = request_head(
             head,
-            target(app, head, asked.ask.intent.kind, asked.stream),
-            head.authority if app.preserve_host and head.authority else str(instance.address).encode(),
+            path,
+            head.authority if preserves and head.authority else str(instance.address).encode(),
+            kept=kept,
             session_id=session_id,
-            expects_continue=head.expects_continue and not exchange.continued and not body.done,
-            provenance=request_lines(head, edge.peer, gateway.trusted_proxies),
+            expects_continue=exchange.awaits_continue,
+            provenance=provenance,
             request_id=exchange.request_id,
         )
         if body.held:
             upstream.transport.write(b"".join((written, *body.held)))
-            body.sent()
-            edge.resume_reading()
+            body.sent(gateway.limits.replay_buffer_bytes)
         else:
             upstream.transport.write(written)
+        if not body.done:
+            edge.resume_reading()
         if edge.write_paused_s:
             self.relay.throttle(slow=True)
 
@@ -108,6 +131,8 @@ class Attempts:
         if exchange.over:
             return
         assert instance is not None
+        if exchange.trace is not None:
+            exchange.trace.note("connect", app=instance.app, instance=instance.id, code=code, why=reason)
         exchange.gateway.loads.failed(instance.app, instance.id)
         self._elsewhere(exchange, exchange.problem(code, reason))
 
@@ -116,13 +141,14 @@ class Attempts:
         instance = self.instance
         assert instance is not None
         self.leave()
-        if self._count >= MAX_ATTEMPTS:
-            exchange.fail(problem)
+        trip = exchange.routing.trip
+        if self._count >= MAX_ATTEMPTS or (trip is not None and trip.late):
+            exchange.unreached(problem)
             return
         decision = exchange.routing.without(instance.id)
         if isinstance(decision, Refuse) and decision.problem.code in (Code.PR01, Code.PR03):
             # Why the last one failed says more than that none is left.
-            exchange.fail(problem)
+            exchange.unreached(problem)
         else:
             exchange.go(decision)
 
@@ -160,6 +186,11 @@ class Attempts:
         else:
             exchange.fail(problem)
 
+    def anew(self) -> None:
+        """A replay: what comes is the first attempt at its target."""
+        self.leave()
+        self._count = 0
+
     def streams(self) -> None:
         """The answer became an open stream, which is load of another kind."""
         load = self._load
@@ -187,3 +218,10 @@ class Attempts:
             load.requests -= 1
         assert self.instance is not None
         self._freed(self.instance.app, self.instance.id)
+
+
+def _not_preferred(ask: Ask, instance: Instance, rule: Rule) -> bytes:
+    """Tells an instance that another one was preferred, unless it is a session that binds."""
+    if instance.id == ask.prefer or rule in (Rule.SEALED, Rule.STORED, Rule.FORCE, Rule.COOKIE):
+        return b""
+    return unavailable_line(ask.prefer)

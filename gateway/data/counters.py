@@ -19,6 +19,8 @@ class Counters:
         """How requests ended, by app: completed, client-gone, instance-failed, refused."""
         self.misroutes: Counter[str] = Counter()
         """An instance answered 404 to a session that its id says it holds, by app."""
+        self.replays: Counter[tuple[str, str]] = Counter()
+        """Replays that apps asked for, by addressed app: followed, refused, fallback."""
         self.sessions_made: Counter[str] = Counter()
         self.sessions_ended: Counter[str] = Counter()
         self.punted = 0

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from gateway.core.framing import FramingFault
 from gateway.core.head import RequestHead
 from gateway.core.jsonrpc import peek_id
-from gateway.core.model import Dialect, Forward, Kind, Refuse
+from gateway.core.model import Decision, Dialect, Forward, Kind, Refuse
 from gateway.core.problems import Code, Problem, status
-from gateway.data import punt
+from gateway.data import punt, replaying
 from gateway.data.attempts import Attempts
 from gateway.data.intake import HELD_BYTES, PEEK_BYTES, Intake
 from gateway.data.responses import CONTINUE, error_response
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from gateway.core.head import ResponseHead
     from gateway.core.learn import Learned
     from gateway.data.edge import Edge
-    from gateway.data.relay import Relay, Taught
+    from gateway.data.relay import Relay
     from gateway.data.sessions import Session
+    from gateway.data.taught import Taught
     from gateway.data.upstream import Upstream
 
 
@@ -57,6 +58,7 @@ class Exchange:
         "session",
         "step",
         "stream_number",
+        "trace",
     )
 
     def __init__(self, edge: Edge, head: RequestHead) -> None:
@@ -66,6 +68,7 @@ class Exchange:
         self.body = Intake(head.length)
         self.request_id = self.gateway.request_id()
         self.routing = Routing(self.gateway, head, edge.peer)
+        self.trace = self.gateway.traces.sample(self.request_id, head)
         self.step: Step | None = None
         """What a punted exchange waits for."""
         self.attempts = Attempts(self.gateway.loads.freed)
@@ -76,7 +79,7 @@ class Exchange:
         self.over = False
         self._waits_for_body = False
         self.continued = False
-        """The gateway itself asked the client for the body."""
+        """The client was asked for its body."""
         self._keep_alive = False
         self._status = 0
         self._stream: Relay | None = None
@@ -111,7 +114,7 @@ class Exchange:
         upstream = self.attempts.upstream
         if upstream is not None:
             upstream.transport.write(piece)
-            body.sent()
+            body.sent(self.gateway.limits.replay_buffer_bytes)
         elif self._waits_for_body:
             if body.done or body.size > PEEK_BYTES:
                 self._waits_for_body = False
@@ -161,6 +164,10 @@ class Exchange:
         if self.over:
             return
         self.step = None
+        if self.trace is not None:
+            self.trace.decided(step, self.routing)
+        if isinstance(step, Refuse):
+            step = self.retreat(step.problem) or step
         if isinstance(step, Forward):
             self.attempts.connect(self, step)
         elif isinstance(step, Refuse):
@@ -175,6 +182,17 @@ class Exchange:
         self._punt = None
         if self.step is not None and not self.over:
             self.refuse(self.problem(Code.PG01, "the slow path came to no decision"))
+
+    def retreat(self, problem: Problem) -> Decision | None:
+        """What else can be done when no instance was reached; None: the problem stands."""
+        return replaying.retreat(self, problem)
+
+    def call_off(self, problem: Problem) -> None:
+        """Whoever is still waited for is waited for no longer."""
+        task, self._punt = self._punt, None
+        if task is not None:
+            task.cancel()
+            self.go(Refuse(problem))
 
     # --- Dialling ----------------------------------------------------------------------
 
@@ -193,6 +211,15 @@ class Exchange:
         relay.upstream.close()
         self.fail(problem if problem.app else self.problem(problem.code, problem.message))
 
+    def unreached(self, problem: Problem) -> None:
+        """No attempt to connect led anywhere."""
+        step = self.retreat(problem)
+        if step is not None:
+            self.attempts.anew()
+            self.go(step)
+        else:
+            self.fail(problem)
+
     def fail(self, problem: Problem) -> None:
         """The instance failed, and nothing can be tried any more."""
         self.gateway.counters.outcomes[self.routing.app, "instance-failed"] += 1
@@ -206,8 +233,8 @@ class Exchange:
         """Store what an answer's body taught."""
         instance = self.attempts.instance
         assert instance is not None
-        app = self.routing.settled[0]
-        return self.gateway.store_pin(app, learned.kind, learned.key, instance, learned.ttl_s, binds=False)
+        app, pin = self.routing.settled[0], self.routing.pin_of(instance)
+        return self.gateway.store_pin(app, learned.kind, learned.key, pin, learned.ttl_s, binds=False)
 
     def keeps_alive(self) -> bool:
         """Whether the client's connection can be used again after this exchange."""
@@ -217,6 +244,7 @@ class Exchange:
         """The head goes out, with this status."""
         self._status = code
         self._keep_alive = keep_alive
+        self.body.answered()
         if relay.is_stream:
             self._stream = relay
             self.gateway.streams.add(relay)
@@ -319,6 +347,10 @@ class Exchange:
     def _finish(self) -> None:
         self.over = True
         gateway, stream = self.gateway, self._stream
+        if self.routing.trip is not None:
+            self.routing.trip.arrived()
+        if self.trace is not None:
+            self.trace.note("answer", status=self._status)
         if stream is not None:
             gateway.streams.discard(stream)
             self._stream = None
@@ -331,6 +363,11 @@ class Exchange:
         task, self._punt = self._punt, None
         if task is not None and task is not current_task():
             task.cancel()
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client still waits to be asked for its body."""
+        return self.head.expects_continue and not self.continued and not self.body.done
 
     @property
     def secure(self) -> bool:

@@ -8,7 +8,7 @@ from gateway.core.head import CHUNKED
 PEEK_BYTES = 1 << 20
 """How much of a body is read to find out what it asks; MCP servers refuse bodies over 4 MiB."""
 HELD_BYTES = 65536
-"""How much of a body waits for its instance before the client is paused, and how much is kept once it is sent."""
+"""How much of a body waits for its instance before the client is paused."""
 
 
 class Intake:
@@ -51,7 +51,12 @@ class Intake:
             return b""
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def sent(self) -> None:
-        """An instance has what came so far: a long body is kept no longer."""
+    def sent(self, kept_bytes: int) -> None:
+        """An instance has what came so far: a body longer than this, and than what waits for one, is kept no longer."""
+        if self.size > HELD_BYTES and self.size > kept_bytes:
+            self.held = self._payload = None
+
+    def answered(self) -> None:
+        """The answer's head goes out: a long body is kept no longer."""
         if self.size > HELD_BYTES:
             self.held = self._payload = None

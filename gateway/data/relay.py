@@ -14,6 +14,7 @@ from gateway.core.head import CHUNKED, UNTIL_CLOSE, ResponseHead
 from gateway.core.headers import response_head
 from gateway.core.problems import Code, Problem
 from gateway.core.sse import EventTail
+from gateway.data import replaying
 from gateway.data.endings import COMMENT, COMMENT_CHUNK, LAST_CHUNK, between_events, error_ending
 
 if TYPE_CHECKING:
@@ -29,22 +30,6 @@ MAX_INFORMATIONAL = 16
 """1xx answers before the final one; more is a flood."""
 QUIET_SWEEPS = 15
 """A stream silent for this many sweeps (about seconds) gets a comment; Cloudflare cuts at 125 s, others at 60 s."""
-
-
-class Taught:
-    """What the exchange makes of an answer's head."""
-
-    __slots__ = ("extra", "learner", "rewriter", "session_id", "store")
-
-    def __init__(self) -> None:
-        self.session_id: bytes | None = None
-        """The Mcp-Session-Id for the client."""
-        self.extra = b""
-        """Header lines to add."""
-        self.store: Coroutine[object, object, Problem | None] | None = None
-        """To be awaited before anything reaches the client; a problem replaces the answer."""
-        self.rewriter: EndpointRewriter | None = None
-        self.learner: Learner | None = None
 
 
 class Relay:
@@ -185,16 +170,19 @@ class Relay:
                 exchange.instance_failed(self, Problem(Code.PH01, "a flood of 1xx answers"))
                 return
             # RFC 9110 15.2: a client of HTTP/1.0 knows no 1xx; a 100 is for who asked.
-            if exchange.head.minor and (head.status != 100 or exchange.head.expects_continue):
+            if exchange.head.minor and (head.status != 100 or exchange.awaits_continue):
                 exchange.edge.transport.write(self._informal(head))
-                if head.status == 100 and not exchange.body.done:
+                if head.status == 100:
+                    exchange.continued = True
                     exchange.edge.await_body()
             buffer = rest
             if not buffer:
                 self._buffer = b""
                 return
         self._buffer = b""
-        if not exchange.attempts.retry_on(exchange, head):
+        if head.replays:
+            replaying.begin(exchange, self.upstream, head, rest)
+        elif not exchange.attempts.retry_on(exchange, head):
             self._answer(head, rest)
 
     def _informal(self, head: ResponseHead, extra: bytes = b"") -> bytes:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.core.ask import Asked, Lookup, LookUpPin, build_ask
 from gateway.core.classify import classify, classify_body, classify_unread
 from gateway.core.decide import decide
+from gateway.core.detour import abroad, border
 from gateway.core.head import RequestHead
 from gateway.core.headers import Peer, client_ip
-from gateway.core.model import App, AppTable, Decision, Intent, KeySource, Kind, Pin, Refuse
+from gateway.core.model import App, AppTable, Ask, Decision, Instance, Intent, KeySource, Kind, Pin, Refuse
 from gateway.core.problems import Code, Problem
+from gateway.data.detour import original, remembered
+from gateway.data.trip import Trip
 
 if TYPE_CHECKING:
     from gateway.data.state import Gateway
@@ -33,27 +36,35 @@ class Memo(NamedTuple):
 class Routing:
     """Where one request goes."""
 
-    __slots__ = ("asked", "gateway", "head", "intent", "peer", "table")
+    __slots__ = ("ask", "asked", "entered", "gateway", "head", "intent", "peer", "table", "trip")
 
     def __init__(self, gateway: Gateway, head: RequestHead, peer: Peer) -> None:
         self.gateway = gateway
         self.head = head
         self.peer = peer
         self.table: AppTable | None = None
+        """Of the app whose instance the request goes to."""
+        self.entered: App | None = None
+        """The app that the client addresses."""
         self.intent: Intent | None = None
         self.asked: Asked | None = None
+        """What the request asks of the app it addresses."""
+        self.ask: Ask | None = None
+        """What is asked now; another question than that one after a replay."""
+        self.trip: Trip | None = None
+        """How it came elsewhere, where a replay or a cache has a part in that."""
 
     @property
     def app(self) -> str:
-        """The app's name; empty while none was found."""
+        """The name of the app whose instance it goes to; empty while none was found."""
         return self.table.app.name if self.table is not None else ""
 
     @property
     def settled(self) -> tuple[App, Asked]:
-        """The app and the opened tokens of a request that was decided upon."""
-        assert self.table is not None
+        """The addressed app and the opened tokens of a request that was decided upon."""
+        assert self.entered is not None
         assert self.asked is not None
-        return self.table.app, self.asked
+        return self.entered, self.asked
 
     def by_head(self) -> Step | None:
         """The first step by the head alone; None when the body must be read first."""
@@ -64,11 +75,11 @@ class Routing:
                 return Refuse(Problem(Code.PG03, "the catalog was not read yet", retry_after_s=1))
             where = head.host or "this host"
             return Refuse(Problem(Code.PB13, f"no app is served at {where} under this path"))
-        app = table.app
+        app = self.entered = table.app
         memo = head.memo
         if type(memo) is Memo and memo.app is app and not self.gateway.sessions.ended(memo.asked.ask.intent.token):
-            self.intent, self.asked = memo.asked.ask.intent, memo.asked
-            return self.decide()
+            self.intent = memo.asked.ask.intent
+            return self.first(memo.asked)
         if head.repeated and app.key:
             for rule in app.key:
                 if rule.source is KeySource.HEADER and rule.name.encode() in head.repeated:
@@ -107,6 +118,7 @@ class Routing:
             principal=gateway.principal(head.values.get(b"authorization")),
             client_ip=client_ip(head, self.peer, gateway.trusted_proxies),
             stored=stored,
+            groups=gateway.groups,
         )
         if isinstance(asked, LookUpPin):
             return asked
@@ -117,30 +129,64 @@ class Routing:
         stream = asked.stream
         if stream is not None and stream.gateway == gateway.boot and stream.number not in gateway.legacy:
             return Refuse(Problem(Code.PS04, "the SSE stream of this session has ended", table.app.name))
-        self.asked = asked
         if intent.kind is Kind.IN_SESSION and stored is Lookup.NOT_ASKED:
             # A sealed id: nothing but the head went into this.
             head.memo = Memo(table.app, asked)
+        return self.first(asked)
+
+    def first(self, asked: Asked) -> Decision:
+        """The first decision: a pin's, a replay cache's, or one of the addressed app's."""
+        self.asked = asked
+        ask = self.ask = asked.ask
+        pin = ask.pin
+        if pin is None:
+            if not ask.force and self.table is not None and self.gateway.replays.keys(self.table.app.name):
+                decision = remembered(self)
+                if decision is not None:
+                    return decision
+        elif pin.via:
+            # The addressed app adds what the session's instance needs; its replay leads on to that instance.
+            self.ask = replace(ask, pin=None)
+        elif pin.app:
+            return self._straight(asked, pin)
+        return self.decide()
+
+    def _straight(self, asked: Asked, pin: Pin) -> Decision:
+        """A session that a replay made in another app goes straight to its instance."""
+        app, target = self.settled[0], self.gateway.catalog.app(pin.app)
+        if target is None:
+            return Refuse(Problem(Code.PS02, "the session's app is gone", app.name, pin.instance))
+        closed = border(app, target.app, pin.app)
+        if closed is not None:
+            return Refuse(closed)
+        self.table = target
+        form = original(self)
+        self.trip = Trip(replace(abroad(form), in_session=True) if target.app.org != app.org else form)
         return self.decide()
 
     def decide(self) -> Decision:
         """Decide by what the catalog says now."""
-        table, asked = self.table, self.asked
+        table, ask = self.table, self.ask
         assert table is not None
-        assert asked is not None
+        assert ask is not None
         self.table = table = self.gateway.catalog.app(table.app.name) or table
-        return decide(table, asked.ask, self.gateway.loads)
+        return decide(table, ask, self.gateway.loads)
+
+    def pin_of(self, instance: Instance) -> Pin:
+        """What the next request of a session that this instance holds is pinned by."""
+        app = "" if self.entered is not None and instance.app == self.entered.name else instance.app
+        return Pin(instance.id, instance.incarnation, app, self.trip is not None and not self.trip.plain)
 
     def without(self, instance: str) -> Decision:
         """Decide anew, leaving out an instance that was tried; what was left out before stays out."""
-        asked = self.asked
-        assert asked is not None
-        self.asked = asked._replace(ask=replace(asked.ask, exclude=asked.ask.exclude | {instance}))
+        ask = self.ask
+        assert ask is not None
+        self.ask = replace(ask, exclude=ask.exclude | {instance})
         return self.decide()
 
     def elsewhere(self, instance: str) -> Decision | None:
         """Another decision than this instance, or None; nothing is changed by asking."""
-        asked = self.asked
+        ask = self.ask
         decision = self.without(instance)
-        self.asked = asked
+        self.ask = ask
         return None if isinstance(decision, Refuse) else decision

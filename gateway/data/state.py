@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from gateway.core.headers import Network
-from gateway.core.model import App, ConcurrencyType, Instance, Kind, Pin
+from gateway.core.model import App, ConcurrencyType, Kind, Pin
 from gateway.core.principal import principal
 from gateway.core.problems import Code, Problem
+from gateway.core.regions import DEFAULT_GROUPS
 from gateway.data.counters import Counters
 from gateway.data.heads import Heads
 from gateway.data.load import Loads
+from gateway.data.replays import Replays
 from gateway.data.report import Report
 from gateway.data.sessions import Sessions
+from gateway.data.traces import Traces
 from gateway.data.upstream import Pool
 from gateway.log.base import LogUnavailable
 
@@ -71,8 +74,11 @@ class Gateway:
         sealer: Sealer,
         pins: StoringPins,
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
+        groups: Mapping[str, tuple[str, ...]] = DEFAULT_GROUPS,
     ) -> None:
         self.region = region
+        self.groups = groups
+        """Names for groups of regions."""
         self.limits = limits
         self.trusted_proxies = trusted_proxies
         self.catalog = catalog
@@ -81,6 +87,8 @@ class Gateway:
         self.spawn = spawn
         self.boot = secrets.token_hex(6)
         """Names this life of this gateway: in request ids and legacy pins."""
+        self.replays = Replays(self.boot)
+        self.traces = Traces()
         self.heads = Heads(limits.header_count)
         self.loads = Loads(self._concurrency)
         self.sessions = Sessions()
@@ -129,17 +137,17 @@ class Gateway:
         return known
 
     async def store_pin(
-        self, app: App, kind: Kind, key: bytes, instance: Instance, ttl_s: float, *, binds: bool
+        self, app: App, kind: Kind, key: bytes, pin: Pin, ttl_s: float, *, binds: bool
     ) -> Problem | None:
         """Put a learned pin into the pin store. A pin that `binds` and cannot be stored is a problem: its client
         must not hold an id that no gateway can route. Others can fail: their requests then go by the principal."""
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                await self.pins.put(app.name, kind, key, Pin(instance.id, instance.incarnation), ttl_s)
+                await self.pins.put(app.name, kind, key, pin, ttl_s)
         except (LogUnavailable, TimeoutError) as error:
             log.warning("a pin could not be stored", app=app.name, kind=kind, error=str(error))
             if binds:
-                return Problem(Code.PG04, "the session's pin could not be stored", app.name, instance.id, 1)
+                return Problem(Code.PG04, "the session's pin could not be stored", app.name, pin.instance, 1)
         return None
 
     def drain(self) -> None:
@@ -164,3 +172,4 @@ class Gateway:
         self.pool.sweep(now_s)
         self.loads.sweep()
         self.report.sweep()
+        self.traces.sweep()

@@ -12,7 +12,7 @@ from gateway.core.learn import Event, Lesson, learn
 from gateway.core.model import App, Dialect, Instance, Kind, Pin
 from gateway.core.seal import Stream
 from gateway.data.learner import Learner
-from gateway.data.relay import Taught
+from gateway.data.taught import Taught
 
 if TYPE_CHECKING:
     from gateway.data.exchange import Exchange
@@ -33,7 +33,7 @@ def teach(exchange: Exchange, head: ResponseHead, *, is_stream: bool) -> Taught:
         lesson = learn(
             app,
             asked,
-            instance,
+            exchange.routing.pin_of(instance),
             gateway.sealer,
             principal=gateway.principal(exchange.head.values.get(b"authorization")),
             method=exchange.head.method,
@@ -43,16 +43,16 @@ def teach(exchange: Exchange, head: ResponseHead, *, is_stream: bool) -> Taught:
         taught.session_id = lesson.session_id
         _follow(exchange, app, instance, lesson)
         if lesson.store:
-            taught.store = gateway.store_pin(
-                app, Kind.IN_SESSION, lesson.store, instance, app.session_idle_s, binds=True
-            )
+            pin = exchange.routing.pin_of(instance)
+            taught.store = gateway.store_pin(app, Kind.IN_SESSION, lesson.store, pin, app.session_idle_s, binds=True)
     elif kind is Kind.LEGACY_STREAM and is_stream and head.status == 200:
         taught.rewriter = _rewriter(exchange, app, instance)
     elif intent.learns and head.status == 200:
         taught.learner = Learner(stream=is_stream)
     if app.affinity_cookie and kind is not Kind.IN_SESSION and intent.dialect is not Dialect.STATELESS_2026:
         pin = Pin(instance.id, instance.incarnation)
-        if asked.ask.cookie != pin:
+        # A cookie names an instance of the addressed app; where a replay leads, its app says each time.
+        if asked.ask.cookie != pin and instance.app == app.name:
             value = gateway.sealer.seal_cookie(app.name, pin).decode()
             secure = "; Secure" if exchange.secure else ""
             cookie = f"Set-Cookie: {app.affinity_cookie}={value}; Path={app.path}; HttpOnly; SameSite=Lax{secure}\r\n"
@@ -76,7 +76,8 @@ def _follow(exchange: Exchange, app: App, instance: Instance, lesson: Lesson) ->
         token = intent.token
     if not token:
         return
-    session = gateway.sessions.touch(token, app.name, instance.id, instance.incarnation, gateway.now_s)
+    pin = exchange.routing.pin_of(instance)
+    session = gateway.sessions.touch(token, app.name, pin.name, pin.incarnation, gateway.now_s)
     session.requests += 1
     exchange.session = session
     if event is Event.LOST:
@@ -94,7 +95,7 @@ def _rewriter(exchange: Exchange, app: App, instance: Instance) -> EndpointRewri
     gateway.legacy.add(number)
     stream = Stream(gateway.boot, number, app.strip_path)
     principal = gateway.principal(exchange.head.values.get(b"authorization")) if app.bind_principal else None
-    pin = gateway.sealer.seal_stream(app.name, Pin(instance.id, instance.incarnation), stream, principal)
+    pin = gateway.sealer.seal_stream(app.name, exchange.routing.pin_of(instance), stream, principal)
     assert instance.address is not None
     prefix = app.path.rstrip("/").encode() if app.strip_path else b""
     return EndpointRewriter(pin, prefix, own_authorities(instance.address))

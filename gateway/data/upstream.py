@@ -17,6 +17,8 @@ from gateway.core.problems import Code
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+DROP_S = 2.0
+"""How long the rest of an answer that nobody wants may take before its connection is closed."""
 IDLE_S = 4.0
 """How long an idle connection is kept: Fly's figure, and under the 5 s of uvicorn and Node, so that an instance
 seldom closes a connection in the moment it is used again."""
@@ -102,6 +104,7 @@ class Pool:
         self._spawn = spawn
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[Address, list[Upstream]] = {}
+        self._dropping: list[tuple[Upstream, Answering, float]] = []
         self.open = 0
         """Connections that exist, idle ones included."""
         self.dialled = 0
@@ -151,6 +154,12 @@ class Pool:
         upstream.expires_at_s = now_s + IDLE_S
         self._idle.setdefault(upstream.address, []).append(upstream)
 
+    def drop(self, upstream: Upstream, rest: Answering, now_s: float) -> None:
+        """Let `rest` hear the end of an answer that nobody wants; what takes too long is closed."""
+        upstream.listener = rest
+        upstream.transport.resume_reading()
+        self._dropping.append((upstream, rest, now_s + DROP_S))
+
     def forget(self, upstream: Upstream) -> None:
         """A connection is closed, or about to be."""
         if upstream.expires_at_s != -1.0:
@@ -161,7 +170,14 @@ class Pool:
                 idle.remove(upstream)
 
     def sweep(self, now_s: float) -> None:
-        """Close what was idle for too long."""
+        """Close what was idle, or took its time to end, for too long."""
+        still = []
+        for upstream, rest, until_s in self._dropping:
+            if upstream.listener is rest and until_s <= now_s:
+                upstream.close()
+            elif upstream.listener is rest:
+                still.append((upstream, rest, until_s))
+        self._dropping = still
         for address, idle in list(self._idle.items()):
             for upstream in [one for one in idle if one.expires_at_s <= now_s]:
                 upstream.close()

@@ -111,7 +111,7 @@ def digest_of(app: str, kind: str, key: bytes) -> bytes:
 
 
 def encode_pin(found: Found) -> bytes:
-    fields = {"instance": found.pin.instance, "incarnation": found.pin.incarnation, "ttl": found.ttl_s}
+    fields = {"instance": found.pin.name, "incarnation": found.pin.incarnation, "ttl": found.ttl_s}
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
@@ -128,4 +128,4 @@ def decode_pin(raw: bytes) -> Found | None:
         return None
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s < 1e9:
         return None
-    return Found(Pin(instance, incarnation), float(ttl_s))
+    return Found(Pin.named(instance, incarnation), float(ttl_s))

@@ -49,7 +49,7 @@ class SqlitePins:
         instance, incarnation, ttl_s, expires_s = row
         if expires_s - now_s < RENEW_SHARE * ttl_s:
             await self._file.run(partial(self._renew, digest, now_s))
-        return Found(Pin(instance, incarnation), ttl_s)
+        return Found(Pin.named(instance, incarnation), ttl_s)
 
     async def delete(self, digest: bytes) -> None:
         await self._file.run(partial(self._delete, digest))
@@ -62,7 +62,7 @@ class SqlitePins:
     def _put(self, digest: bytes, pin: Pin, ttl_s: float, now_s: float, connection: sqlite3.Connection) -> None:
         connection.execute(
             "INSERT OR REPLACE INTO pins VALUES (?, ?, ?, ?, ?)",
-            (digest, pin.instance, pin.incarnation, ttl_s, now_s + ttl_s),
+            (digest, pin.name, pin.incarnation, ttl_s, now_s + ttl_s),
         )
         if now_s >= self._purge_at_s:
             self._purge_at_s = now_s + PURGE_EVERY_S

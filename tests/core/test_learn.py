@@ -24,11 +24,10 @@ from gateway.core.learn import (
 )
 from gateway.core.model import App, AppProtocol, Ask, Dialect, Intent, Kind, Pin, SessionIds
 from gateway.core.seal import MAX_UPSTREAM_ID_BYTES, Opened, Sealer
-from tests.core.builders import app, head, instance
+from tests.core.builders import app, head
 
 SEALER = Sealer([b"the secret of these tests"])
 APP = app()
-I1 = instance("i-1")
 PIN = Pin("i-1", "k3j9")
 ALICE = b"a" * 16
 INITIALIZE = Asked(Ask(Intent(Kind.INITIALIZE, Dialect.SESSION_2025)))
@@ -41,7 +40,7 @@ def lesson(of_app: App, asked: Asked, **answer: Any) -> Lesson:
     answer.setdefault("method", b"POST")
     answer.setdefault("status", 200)
     answer.setdefault("session_id", None)
-    return learn(of_app, asked, I1, SEALER, **answer)
+    return learn(of_app, asked, PIN, SEALER, **answer)
 
 
 @pytest.mark.parametrize("status", [200, 202, 299])

@@ -24,6 +24,7 @@ def upstream(of: RequestHead, by: Peer = STRANGER, session_id: bytes | None = No
         of,
         of.target,
         b"127.0.0.1:9001",
+        kept=of.kept,
         session_id=session_id,
         expects_continue=waits,
         provenance=request_lines(of, by, TRUSTED),

@@ -184,7 +184,7 @@ async def test_an_instance_that_leaves_in_the_middle_of_a_request(rig: Rig) -> N
 async def test_nothing_that_an_instance_says_of_itself_is_believed(rig: Rig) -> None:
     instance = await rig.instance()
     instance.answers(
-        b"HTTP/1.1 200 OK\r\nfly-replay: app=other\r\nFLY-REQUEST-ID: forged\r\nfly-replay-cache: /\r\n"
+        b"HTTP/1.1 200 OK\r\nfly-replay-src: instance=i-9\r\nFLY-REQUEST-ID: forged\r\nfly-replay-cache: /\r\n"
         b"moorage-error: PM03\r\nX-Forwarded-For: 1.1.1.1\r\nMcp-Session-Id: nobodys\r\nContent-Length: 0\r\n\r\n"
     )
     answer = await rig.ask(GET)

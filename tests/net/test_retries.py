@@ -166,6 +166,7 @@ async def test_nothing_is_sent_again_once_a_byte_of_the_answer_came(rig: Rig, sa
 
 
 async def test_an_idempotent_request_with_a_body_that_is_no_longer_kept_is_not_sent_again(rig: Rig) -> None:
+    rig.limit(replay_buffer_bytes=0)
     instance = await rig.instance()
     wire = await used(rig, instance)
     client = await rig.client()

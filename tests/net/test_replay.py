@@ -1,0 +1,96 @@
+"""`fly-replay`: an app's answer sends its request elsewhere (docs/reference/replay.md, Fly "Dynamic request routing")."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+from gateway.core.model import State
+from tests.net.rig import RawInstance, Rig, until
+from tests.net.wire import Message
+
+HOST = b"Host: tools.localhost\r\n"
+GET = b"GET /a?b=c HTTP/1.1\r\n" + HOST + b"X-One: 1\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def replay(value: str, *lines: bytes, status: int = 307, body: bytes = b"") -> bytes:
+    """An answer that asks for a replay."""
+    head = b"HTTP/1.1 %d Whatever\r\nfly-replay: %b\r\n" % (status, value.encode())
+    return head + b"".join(line + b"\r\n" for line in lines) + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def pair(rig: Rig, order: str | bytes, **fields: Any) -> tuple[RawInstance, RawInstance]:
+    """i-1, which replays by this order, and i-2, which answers; i-1 is chosen first."""
+    one, other = await rig.instance("i-1"), await rig.instance("i-2", **fields)
+    one.answers(order if isinstance(order, bytes) else replay(order))
+    other.answers(OK)
+    return one, other
+
+
+# --- the header ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 204, 307, 409, 502])
+async def test_an_answer_of_any_status_with_the_header_sends_the_request_elsewhere(rig: Rig, status: int) -> None:
+    one, other = await pair(rig, replay("instance=i-2", status=status))
+    answer = await rig.ask(GET)
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert len(one.requests) == len(other.requests) == 1
+    assert other.requests[0].first == b"GET /a?b=c HTTP/1.1"
+    assert other.requests[0].one("x-one") == "1"
+
+
+async def test_the_client_sees_nothing_of_the_issuers_answer(rig: Rig) -> None:
+    await pair(rig, replay("instance=i-2", b"Set-Cookie: a=b", b"X-Secret: s", body=b"the issuer's body"))
+    answer = await rig.ask(GET)
+    assert answer.body == b"ok"
+    assert answer.one("set-cookie") is None
+    assert answer.one("x-secret") is None
+
+
+async def test_the_target_is_told_who_replayed_and_when(rig: Rig) -> None:
+    before = time.time_ns() // 1000
+    _, other = await pair(rig, "instance=i-2;state=cart-17")
+    await rig.ask(GET)
+    source = other.requests[0].one("fly-replay-src")
+    assert source is not None
+    told = re.fullmatch(r"instance=i-1;region=local;t=(\d+);state=cart-17", source)
+    assert told is not None
+    assert before <= int(told[1]) <= time.time_ns() // 1000
+    assert other.requests[0].one("fly-replay-cache-status") == "miss"
+
+
+async def test_a_sleeping_target_is_woken(rig: Rig) -> None:
+    one = await rig.instance("i-1")
+    one.answers(replay("instance=i-2"))
+    rig.asleep("i-2")
+    client = await rig.client()
+    client.send(GET)
+    asked, outcome = await rig.waker.asked.get()
+    assert asked == "i-2"
+    other = await rig.instance("i-2")
+    other.answers(OK)
+    outcome.set_result(rig.known("i-2"))
+    assert (await client.answer()).status == 200
+
+
+async def test_the_eleventh_replay_is_an_error(rig: Rig) -> None:
+    one = await rig.instance("i-1")
+    one.answers(replay("instance=i-1"))
+    answer = await rig.ask(GET)
+    assert answer.status == 502
+    assert answer.one("moorage-error") == "PA02"
+    assert len(one.requests) == 11
+
+
+async def test_issuer_connections_are_used_again(rig: Rig) -> None:
+    one, _ = await pair(rig, replay("instance=i-2", body=b"x" * 1000))
+    client = await rig.client()
+    for _ in range(3):
+        client.send(GET)
+        assert (await client.answer()).status == 200
+    assert one.accepted == 1
