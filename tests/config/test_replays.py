@@ -10,7 +10,7 @@ from gateway.config import ConfigFaults, GatewaySettings, LimitSettings, parse
 from gateway.config.sections import ReplayCacheSection
 from gateway.core.bodies import app_body, parse_app
 from gateway.core.model import App, ReplayKey, ReplayRule
-from gateway.core.replay_settings import MAX_RULES, MAX_SOURCES
+from gateway.core.replay_settings import MAX_RULES, MAX_SOURCES, Scope
 from gateway.data.state import Limits
 
 
@@ -109,8 +109,8 @@ def test_as_many_as_there_may_be() -> None:
 
 
 def test_a_rule_can_be_made_in_code() -> None:
-    section = ReplayCacheSection(type=ReplayKey.HEADER, name="X-A", ttl_s=20.0)
-    assert section.value() == ReplayRule(ReplayKey.HEADER, "x-a", 20.0)
+    section = ReplayCacheSection(path=Scope("h", "/a"), type=ReplayKey.HEADER, name="X-A", ttl_s=20.0)
+    assert section.value() == ReplayRule(ReplayKey.HEADER, "x-a", 20.0, "h", "/a")
 
 
 @pytest.mark.parametrize(
