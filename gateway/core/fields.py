@@ -79,3 +79,19 @@ def refused_in_trailer(name: bytes) -> bool:
     """Whether a field may not come as a trailer (RFC 9110 6.5.1: framing, routing and authentication fields)."""
     folded = name.replace(b"_", b"-")
     return folded in FIELDS or folded.startswith(_TRAILER_REFUSED)
+
+
+def deletable(name: bytes) -> bool:
+    """Whether a replay may take a field (lower case) out of the request: not what the gateway itself writes.
+
+    What never reaches an app anyway may be named; there is nothing to take out.
+    """
+    return FIELDS.get(name) not in (Field.OWN, Field.LIST)
+
+
+def settable(name: bytes) -> bool:
+    """Whether a replay may write a field (lower case) into the request: what a client could have sent itself."""
+    field = FIELDS.get(name)
+    if field is None:
+        return not reserved(name) and not (b"_" in name and shadows(name))
+    return field in (Field.PASS, Field.SINGLE)

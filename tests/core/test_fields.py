@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.fields import FIELDS, LISTED_MEMBERS, Field, refused_in_trailer, reserved, shadows
+from gateway.core.fields import (
+    FIELDS,
+    LISTED_MEMBERS,
+    Field,
+    deletable,
+    refused_in_trailer,
+    reserved,
+    settable,
+    shadows,
+)
 
 
 def test_the_table_is_keyed_by_lower_case_names() -> None:
@@ -86,3 +95,45 @@ def test_names_that_shadow_a_routing_field(name: bytes, is_shadow: bool) -> None
 )
 def test_what_may_come_as_a_trailer(name: bytes, refused: bool) -> None:
     assert refused_in_trailer(name) is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "may_delete", "may_set"),
+    [
+        (b"cookie", True, True),
+        (b"authorization", True, True),
+        (b"content-type", True, True),
+        (b"mcp-protocol-version", True, True),
+        (b"mcp-param-basket", True, True),
+        (b"x-tenant", True, True),
+        (b"x_request_id", True, True),
+        (b"x-forwarded-prefix", True, True),
+        # Never reaches an app: may be named in vain, not written.
+        (b"te", True, False),
+        (b"forwarded", True, False),
+        (b"proxy-authorization", True, False),
+        (b"fly-force-instance-id", True, False),
+        (b"fly-anything", True, False),
+        (b"moorage-anything", True, False),
+        (b"x_forwarded_for", True, False),
+        (b"mcp_session_id", True, False),
+        # Written anew for every hop.
+        (b"host", False, False),
+        (b"content-length", False, False),
+        (b"transfer-encoding", False, False),
+        (b"expect", False, False),
+        (b"connection", False, False),
+        (b"upgrade", False, False),
+        (b"via", False, False),
+        (b"x-forwarded-for", False, False),
+        (b"x-forwarded-proto", False, False),
+        (b"mcp-session-id", False, False),
+    ],
+)
+def test_what_a_replay_may_do_to_a_field(name: bytes, may_delete: bool, may_set: bool) -> None:
+    assert (deletable(name), settable(name)) == (may_delete, may_set)
+
+
+def test_a_replay_writes_no_field_that_a_head_would_not_pass_on() -> None:
+    for name, field in FIELDS.items():
+        assert settable(name) is (field in (Field.PASS, Field.SINGLE))
