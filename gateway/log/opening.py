@@ -1,8 +1,12 @@
-"""From the configuration's `catalog` URL to a log and a pin store. Each kind of store is imported when it is named."""
+"""From the configuration's `catalog` URL to a log, a feed and a pin store.
+
+Each kind of store is imported when it is named.
+"""
 
 from __future__ import annotations
 
 from gateway.log.base import KEPT_ENTRIES, CatalogLog
+from gateway.log.feed import KEPT_MESSAGES, Feed
 from gateway.log.pins import PinTable
 
 
@@ -29,6 +33,26 @@ def open_log(url: str, region: str, kept_entries: int = KEPT_ENTRIES) -> Catalog
             from gateway.log.redis import RedisLog
 
             return RedisLog(url, region, kept_entries)
+        case _:
+            raise _unknown(scheme)
+
+
+def open_feed(url: str, name: str, kept_messages: int = KEPT_MESSAGES) -> Feed:
+    """The feed of this name in the same store. Nothing is connected to before it is first used."""
+    scheme, _, rest = url.partition(":")
+    match scheme:
+        case "memory":
+            from gateway.log.feed_memory import MemoryFeed
+
+            return MemoryFeed.named(rest, name, kept_messages)
+        case "sqlite":
+            from gateway.log.feed_sqlite import SqliteFeed
+
+            return SqliteFeed(rest, name, kept_messages)
+        case "redis" | "rediss":
+            from gateway.log.feed_redis import RedisFeed
+
+            return RedisFeed(url, name, kept_messages)
         case _:
             raise _unknown(scheme)
 

@@ -1,4 +1,4 @@
-"""The stores that the log's contract runs over, each with the faults a store can have. A new one joins STORES."""
+"""The stores that the contracts of log and feed run over, each with the faults a store can have."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import redis
 
 from gateway.core.record import BadRecord, decode
 from gateway.log.base import KEPT_ENTRIES, CatalogLog
+from gateway.log.feed import KEPT_MESSAGES, Feed
+from gateway.log.feed_memory import MemoryFeed, MemoryMessages
+from gateway.log.feed_redis import RedisFeed
+from gateway.log.feed_sqlite import SqliteFeed
 from gateway.log.memory import MemoryHistory, MemoryLog
 from gateway.log.redis import RedisLog
 from gateway.log.sqlite import SqliteLog
@@ -162,4 +166,109 @@ class RedisStore:
 
     def length(self, region: str = "local") -> int:
         length: Any = self.client.xlen(f"moorage:{{{region}}}:log")
+        return int(length)
+
+
+class FeedStore(Protocol):
+    """A place that a feed is opened in. The faults work behind its back."""
+
+    def open(self, kept_messages: int = KEPT_MESSAGES) -> Feed: ...
+
+    def flush(self) -> None:
+        """Everything is gone."""
+
+    def trim(self, kept: int) -> None:
+        """Only the last `kept` messages are left."""
+
+    def backup(self) -> Callable[[], None]:
+        """A function that makes the store again what it is now."""
+
+    def length(self) -> int: ...
+
+
+class MemoryFeedStore:
+    def __init__(self) -> None:
+        self.messages: MemoryMessages | None = None
+
+    def open(self, kept_messages: int = KEPT_MESSAGES) -> Feed:
+        if self.messages is None:
+            self.messages = MemoryMessages("memory:test", kept_messages)
+        return MemoryFeed(self.messages)
+
+    def _held(self) -> MemoryMessages:
+        assert self.messages is not None
+        return self.messages
+
+    def flush(self) -> None:
+        self._held().flush()
+
+    def trim(self, kept: int) -> None:
+        self._held().trim(kept)
+
+    def backup(self) -> Callable[[], None]:
+        backup = self._held().copy()
+        return lambda: self._held().restore(backup)
+
+    def length(self) -> int:
+        return len(self._held())
+
+
+class SqliteFeedStore:
+    def __init__(self, path: Path) -> None:
+        self.file = SqliteStore(path)
+
+    def open(self, kept_messages: int = KEPT_MESSAGES) -> Feed:
+        return SqliteFeed(str(self.file.path), "replays", kept_messages)
+
+    def flush(self) -> None:
+        self.file.execute(("DELETE FROM feeds", ()), ("DELETE FROM messages", ()))
+
+    def trim(self, kept: int) -> None:
+        self.file.execute(("DELETE FROM messages WHERE number <= (SELECT last FROM feeds) - ?", (kept,)))
+
+    def take_out(self, number: int) -> None:
+        """One message from the middle is gone."""
+        self.file.execute(("DELETE FROM messages WHERE number = ?", (number,)))
+
+    def backup(self) -> Callable[[], None]:
+        feeds, messages = self.file.execute(("SELECT * FROM feeds", ()), ("SELECT * FROM messages", ()))
+
+        def restore() -> None:
+            self.flush()
+            self.file.execute(
+                *(("INSERT INTO feeds VALUES (?, ?, ?)", row) for row in feeds),
+                *(("INSERT INTO messages VALUES (?, ?, ?)", row) for row in messages),
+            )
+
+        return restore
+
+    def length(self) -> int:
+        return int(self.file.execute(("SELECT count(*) FROM messages", ()))[0][0][0])
+
+
+class RedisFeedStore:
+    STREAM = "moorage:{feed}:replays"
+    HISTORY = "moorage:{feed}:history"
+
+    def __init__(self, url: str, client: redis.Redis) -> None:
+        self.server = RedisStore(url, client)
+
+    def open(self, kept_messages: int = KEPT_MESSAGES) -> Feed:
+        return RedisFeed(self.server.url, "replays", kept_messages)
+
+    def flush(self) -> None:
+        self.server.flush()
+
+    def trim(self, kept: int) -> None:
+        self.server.client.xtrim(self.STREAM, maxlen=kept, approximate=False)
+
+    def take_out(self, number: int) -> None:
+        """One message from the middle is gone."""
+        self.server.client.xdel(self.STREAM, f"{number}-0")
+
+    def backup(self) -> Callable[[], None]:
+        return self.server.backup()
+
+    def length(self) -> int:
+        length: Any = self.server.client.xlen(self.STREAM)
         return int(length)
