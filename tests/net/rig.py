@@ -24,6 +24,7 @@ from gateway.core.problems import Problem
 from gateway.core.record import Record, RecordKind
 from gateway.core.seal import Sealer
 from gateway.data.edge import protocol_class
+from gateway.data.replays import Replays
 from gateway.data.state import Gateway, Limits
 from gateway.lifecycle.holds import Holds
 from gateway.lifecycle.slots import Slots
@@ -34,6 +35,7 @@ from tests.net.wire import LIMIT_S, Message, Wire, dial
 RECEIVE_BYTES = 131_072
 SECRET = b"the rig's secret, 32 bytes long."
 INCARNATION = "b00t1"
+LAST = b"\r\nConnection: close\r\n"
 
 
 class RawInstance:
@@ -76,7 +78,7 @@ class RawInstance:
         return wire, await wire.request()
 
     def answers(self, answer: bytes | Callable[[Message], bytes]) -> None:
-        """From now on, answer each request on each new connection by itself."""
+        """From now on, answer each request on each new connection by itself; one that says LAST ends it."""
         self._answer = (lambda _: answer) if isinstance(answer, bytes) else answer
 
     async def _serve(self, wire: Wire, answer: Callable[[Message], bytes]) -> None:
@@ -84,7 +86,11 @@ class RawInstance:
             while True:
                 request = await wire.request()
                 self.requests.append(request)
-                wire.send(answer(request))
+                answered = answer(request)
+                wire.send(answered)
+                if LAST in answered:
+                    break
+            wire.close()
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             wire.close()
 
@@ -134,6 +140,8 @@ class Rig:
         """What uvicorn knows of the connections."""
         self.address: Address
         self.now_s = 1000.0
+        self.wall_s = 1_800_000_000.0
+        """The time of day, as the replay caches see it."""
         self.raised: list[dict[str, Any]] = []
         """What reached the event loop's exception handler: nothing may."""
         self._spawn = spawn
@@ -146,6 +154,7 @@ class Rig:
         loop.set_exception_handler(lambda _, context: self.raised.append(context))
         gateway = self.gateway
         self.pins(gateway.pins)
+        gateway.replays = Replays(gateway.boot, lambda: self.wall_s)
         gateway.loads.freed = self.slots.freed
         gateway.ready = True
         gateway.sweep(self.now_s)
@@ -199,6 +208,10 @@ class Rig:
         """The instance is gone."""
         self._fold(RecordKind.INSTANCE, f"{app}/{id}", {}, deleted=True)
 
+    def forget_app(self, name: str) -> None:
+        """The app is gone; its instances, if any, are not."""
+        self._fold(RecordKind.APP, name, {}, deleted=True)
+
     def _fold(self, kind: RecordKind, id: str, body: dict[str, object], *, deleted: bool = False) -> None:
         self._counter += 1
         self.catalog.fold(Record(kind, id, "rig", 1, self._counter, deleted, body))
@@ -233,6 +246,7 @@ class Rig:
     def sweep(self, seconds: float = 1.0) -> None:
         """Let time pass at once."""
         self.now_s += seconds
+        self.wall_s += seconds
         self.gateway.sweep(self.now_s)
 
     # --- the end -----------------------------------------------------------------------
