@@ -57,6 +57,7 @@ def by_name(request: Message) -> bytes:
     return replay(f"app=user;instance={wanted}") if wanted else answer()
 
 
+TO_APP = replay("app=user")
 IN_CACHE = cached(TO_USER, "/u/1/*")
 
 
@@ -105,4 +106,14 @@ async def router_and_user(rig: Rig, reply: Reply = IN_CACHE, **settings: Any) ->
     cast = Cast(rig)
     rig.app("tools", **settings)
     rig.app("user", hosts=("user.localhost",))
+    return cast, await cast.instance("i-1", "tools", reply), await cast.instance("u-1", "user")
+
+
+async def two_orgs(
+    rig: Rig, reply: Reply = TO_APP, sources: tuple[str, ...] = ("org:one",), **settings: Any
+) -> tuple[Cast, RawInstance, RawInstance]:
+    """i-1 of `tools` of org `one`, which is addressed, and u-1 of `user` of org `two`, which takes replays from it."""
+    cast = Cast(rig)
+    rig.app("tools", org="one", hosts=("tools.localhost",), **settings)
+    rig.app("user", org="two", hosts=("user.localhost",), replay_sources=sources)
     return cast, await cast.instance("i-1", "tools", reply), await cast.instance("u-1", "user")

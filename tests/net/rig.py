@@ -7,6 +7,7 @@ directly, nothing wakes by itself, and the clock stands still until `sweep` move
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -35,6 +36,7 @@ from tests.net.wire import LIMIT_S, Message, Wire, dial
 RECEIVE_BYTES = 131_072
 SECRET = b"the rig's secret, 32 bytes long."
 INCARNATION = "b00t1"
+_NUMBERS = itertools.count()
 LAST = b"\r\nConnection: close\r\n"
 
 
@@ -310,7 +312,7 @@ async def open_rig() -> AsyncIterator[Rig]:
         trusted_proxies=(),
         catalog=Catalog("local"),
         sealer=Sealer([SECRET]),
-        pins=CachedPins(open_pins("memory:")),
+        pins=CachedPins(open_pins(f"memory:rig-{next(_NUMBERS)}")),
         spawn=spawn,
     )
     rig = Rig(gateway, spawn)
