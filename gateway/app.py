@@ -27,6 +27,7 @@ from gateway.control import logs
 from gateway.control.server import Server, bound, listen, server
 from gateway.core.catalog import Catalog
 from gateway.core.model import Address
+from gateway.core.regions import DEFAULT_GROUPS
 from gateway.core.seal import Sealer
 from gateway.data.edge import protocol_class
 from gateway.data.state import Gateway, Limits
@@ -114,6 +115,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 sealer=sealer,
                 pins=pins,
                 spawn=spawn,
+                groups={**DEFAULT_GROUPS, **settings.region_groups},
             )
             # What an operator stopped or cordoned stands in the catalog; the agent must not speak before it knows.
             with contextlib.suppress(TimeoutError):

@@ -13,7 +13,7 @@ from gateway.core.detour import told
 from gateway.core.model import Decision, Instance, Refuse
 from gateway.core.problems import Code, Problem
 from gateway.core.replay import REPLAY, Replay, parse_replay
-from gateway.core.replay_json import parse_replay_json
+from gateway.core.replay_json import is_replay_json, parse_replay_json
 from gateway.data import detour
 from gateway.data.issuer import Issuer
 
@@ -28,8 +28,9 @@ def begin(exchange: Exchange, upstream: Upstream, head: ResponseHead, rest: byte
     gateway, method = exchange.gateway, exchange.head.method
     sent = exchange.body.done
     if REPLAY in head.values:
-        # A body of the JSON form beside the header makes it ambiguous, and needs no reading.
         replay = parse_replay(head.values, head.repeated)
+        if is_replay_json(head.values.get(b"content-type", b"")):
+            replay = Problem(Code.PA03, "a fly-replay header beside a body that is a replay")
         exchange.attempts.anew()
         issuer = Issuer(gateway, upstream, head, method, reusable=sent)
         if sent:

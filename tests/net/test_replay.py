@@ -1,4 +1,4 @@
-"""`fly-replay`: an app's answer sends its request elsewhere (docs/reference/replay.md, Fly "Dynamic request routing")."""
+"""`fly-replay`: an app sends its request elsewhere (docs/reference/replay.md; Fly, "Dynamic request routing")."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.model import State
-from tests.net.rig import RawInstance, Rig, until
-from tests.net.wire import Message
+from tests.net.rig import RawInstance, Rig
 
 HOST = b"Host: tools.localhost\r\n"
 GET = b"GET /a?b=c HTTP/1.1\r\n" + HOST + b"X-One: 1\r\n\r\n"
