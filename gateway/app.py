@@ -34,8 +34,9 @@ from gateway.data.state import Gateway, Limits
 from gateway.lifecycle.holds import Holds
 from gateway.lifecycle.slots import Slots
 from gateway.lifecycle.waker import Waker
+from gateway.log.feed import Following
 from gateway.log.histories import Logs
-from gateway.log.opening import open_pins
+from gateway.log.opening import open_feed, open_pins
 from gateway.log.pins import CachedPins
 from gateway.sources.admin import AdminMachines
 from gateway.sources.config import prune, publish_apps, specs
@@ -106,6 +107,8 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.push_async_callback(histories.aclose)
             pins = CachedPins(open_pins(settings.catalog))
             ending.push_async_callback(pins.aclose)
+            feed = open_feed(settings.catalog, "replays")
+            ending.push_async_callback(feed.aclose)
             ending.push_async_callback(_cancel, background)
             gateway = Gateway(
                 region=settings.region,
@@ -136,6 +139,9 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.callback(waker.close)
             ending.callback(catalog.subscribe(slots.changed))
             gateway.loads.freed = slots.freed
+            sharing = Following(feed, gateway.replays)
+            gateway.replays.publish, gateway.replays.connected = sharing.publish, lambda: sharing.connected
+            forever(sharing.run())
             gateway.slow_path = proxy.application(waker, slots, pins)
             forever(_settle(gateway, histories, config))
             forever(_sweep(gateway))

@@ -153,9 +153,7 @@ def _to_remember(
     app, head, replays = routing.settled[0], routing.head, routing.gateway.replays
     order = replay.cache
     if order is not None and order.invalidate:
-        # Its session's, and those of all prefixes of its path: each would have been found without the others.
-        while (entry := replays.find(app, head)) is not None:
-            replays.drop(entry, "invalidated")
+        replays.invalidate(app, head)
         return ()
     if trip.hops or trip.entry is not None or home.app.name != app.name:
         return ()

@@ -16,6 +16,7 @@ from gateway.core.model import App
 from gateway.core.remember import MAX_TTL_S, Place, Target, path_key, prefixes, session_place
 from gateway.core.remembered import Entry, Message, decode, encode
 
+MAX_OWED = 10_000
 MAX_ENTRIES = 10_000
 """Of one app; the one used longest ago goes. About 5 MB."""
 
@@ -28,8 +29,11 @@ class Replays:
         sender: str,
         clock_s: Callable[[], float] = time.time,  # noqa: TID251 - other gateways are told when an entry ends
     ) -> None:
-        self.publish: Callable[[bytes], None] = lambda message: None
-        """Tells the other gateways; must not wait."""
+        self.publish: Callable[[bytes], None] | None = None
+        """Tells the other gateways; must not wait. What it is given comes back by `take`, or else by `failed` or
+        `lost`. None: there are no others."""
+        self.connected: Callable[[], bool] = lambda: True
+        """Whether what the other gateways say comes in. While it does not, nothing is remembered, and nothing used."""
         self.counts: Counter[tuple[str, str]] = Counter()
         """By app, and by what happened: hit, miss, bypass, made, invalidated, unusable, evicted."""
         self._sender = sender
@@ -37,6 +41,8 @@ class Replays:
         self._apps: dict[str, OrderedDict[bytes, Entry]] = {}
         self._paths: Counter[tuple[str, str]] = Counter()
         """How many path entries there are, by app and host."""
+        self._owed: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        """Ends of entries that the others could not be told of."""
         self._said: Counter[tuple[str, bytes]] = Counter()
         """Messages of our own about a key that did not come back yet: until then, ours is the last word."""
 
@@ -46,7 +52,7 @@ class Replays:
     def find(self, app: App, head: RequestHead) -> Entry | None:
         """The entry for a request to this app: its session's, else its path's."""
         entries = self._apps.get(app.name)
-        if not entries:
+        if not entries or not self.connected():
             return None
         place = session_place(app, head.host, head.path, head) if app.replay_cache else None
         found = self._live(entries, place.key) if place is not None else None
@@ -59,6 +65,8 @@ class Replays:
 
     def put(self, app: App, host: str, place: Place, target: Target) -> None:
         """Remember where a request was sent."""
+        if not self.connected():
+            return
         until_s = self._clock_s() + min(place.ttl_s, MAX_TTL_S)
         entry = Entry(app.name, place.key, target, until_s, place.allow_bypass, host if place.by_path else "")
         self.counts[app.name, "made"] += 1
@@ -71,6 +79,17 @@ class Replays:
         self._remove(entry.app, entry.key)
         self._tell(entry.app, entry.key, None)
 
+    def invalidate(self, app: App, head: RequestHead) -> None:
+        """Drop everything that a request like this one could find: its session's, and those of its path's prefixes."""
+        while (entry := self.find(app, head)) is not None:
+            self.drop(entry, "invalidated")
+        if self.connected():
+            return
+        place = session_place(app, head.host, head.path, head)
+        keys = [path_key(app, head.host, prefix) for prefix in prefixes(head.path)]
+        for key in keys if place is None else [place.key, *keys]:
+            self._owe(app.name, key)
+
     def keys(self, app: str) -> int:
         """How many entries an app has."""
         return len(self._apps.get(app, ()))
@@ -80,25 +99,39 @@ class Replays:
     def take(self, messages: Sequence[bytes], restart: bool) -> None:
         """What all gateways said, in the one order in which all of them hear it."""
         if restart:
-            self.forget()
+            self.lost()
+            self._pay()
         now_s = self._clock_s()
         for raw in messages:
             message = decode(raw, now_s)
             if message is not None:
                 self._hear(message, now_s)
 
-    def forget(self) -> None:
+    def lost(self) -> None:
         """A message may have been missed: what it would have ended must not be used."""
         self._apps.clear()
         self._paths.clear()
         self._said.clear()
 
-    def unsaid(self, raw: bytes) -> None:
+    def failed(self, raw: bytes) -> None:
         """A message of our own did not get through: what it made is not shared, and so not kept."""
         message = decode(raw, self._clock_s())
         if message is not None:
             self._remove(message.app, message.key)
             self._answered(message.app, message.key)
+            if message.entry is None:
+                self._owe(message.app, message.key)
+
+    def _owe(self, app: str, key: bytes) -> None:
+        """The others are to hear of an entry's end once they can be told."""
+        self._owed[app, key] = None
+        if len(self._owed) > MAX_OWED:
+            self._owed.popitem(last=False)
+
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, OrderedDict()
+        for app, key in owed:
+            self._tell(app, key, None)
 
     def _hear(self, message: Message, now_s: float) -> None:
         app, key, entry = message.app, message.key, message.entry
@@ -122,6 +155,8 @@ class Replays:
         return True
 
     def _tell(self, app: str, key: bytes, entry: Entry | None) -> None:
+        if self.publish is None:
+            return
         self._said[app, key] += 1
         self.publish(encode(Message(self._sender, app, key, entry)))
 

@@ -17,6 +17,7 @@ from gateway.core.model import Forward, Refuse, Wait, Wake
 if TYPE_CHECKING:
     from gateway.core.head import RequestHead
     from gateway.data.routing import Routing, Step
+    from gateway.data.trip import Trip
 
 HEADER = b"moorage-trace"
 SAMPLE_EVERY = 1024
@@ -32,7 +33,7 @@ class Event(NamedTuple):
     """One step of a request."""
 
     at_ms: float
-    """Since the request's head was here."""
+    """Since the trace began."""
     step: str
     """decide, connect, replay, fall back or answer."""
     told: dict[str, Told]
@@ -41,16 +42,18 @@ class Event(NamedTuple):
 class Trace:
     """One request's steps."""
 
-    __slots__ = ("_begun_ns", "at_s", "events", "host", "method", "path", "request_id")
+    __slots__ = ("_begun_ns", "_last", "at_s", "events", "host", "method", "path", "request_id")
 
     def __init__(self, request_id: bytes, head: RequestHead) -> None:
         self.request_id = request_id.decode("ascii")
         self.at_s = time.time()  # noqa: TID251 - said to people
+        """When it began, in seconds since 1970: with the request's head, or with its first replay."""
         self._begun_ns = time.monotonic_ns()
         self.method = head.method.decode("ascii")
         self.host = head.host
         self.path = head.path.decode("ascii")
         self.events: list[Event] = []
+        self._last: Step | None = None
 
     def note(self, step: str, **told: Told) -> None:
         if len(self.events) < MAX_EVENTS:
@@ -58,16 +61,19 @@ class Trace:
             self.events.append(Event(at_ms, step, {key: value for key, value in told.items() if value != ""}))
 
     def decided(self, step: Step, routing: Routing) -> None:
-        """What is to be done next with the request."""
-        app = routing.app
+        """What is to be done next with the request. A step may be told twice on its way; it is noted once."""
+        if step is self._last:
+            return
+        self._last = step
+        app, way = routing.app, _way(routing.trip)
         match step:
             case Forward(instance, rule):
-                self.note("decide", action="forward", app=app, instance=instance.id, rule=rule.value)
+                self.note("decide", action="forward", app=app, instance=instance.id, rule=rule.value, **way)
             case Wake(instance, rule):
-                self.note("decide", action="wake", app=app, instance=instance.id, rule=rule.value)
+                self.note("decide", action="wake", app=app, instance=instance.id, rule=rule.value, **way)
             case Wait(rule, waited):
                 name = waited.id if waited is not None else ""
-                self.note("decide", action="wait", app=app, instance=name, rule=rule.value)
+                self.note("decide", action="wait", app=app, instance=name, rule=rule.value, **way)
             case Refuse(problem):
                 told = problem.message
                 self.note("decide", action="refuse", app=app, instance=problem.instance, code=problem.code, why=told)
@@ -75,6 +81,14 @@ class Trace:
                 self.note("decide", action="look up pin", app=app)
             case _:
                 assert_never(step)
+
+
+def _way(trip: Trip | None) -> dict[str, str]:
+    """What the replay caches have to do with a step, and what will be put into them once its target is reached."""
+    if trip is None:
+        return {}
+    remembers = ", ".join("path" if place.by_path else "session" for place, _ in trip.remember)
+    return {"cache": trip.status.value if trip.status is not None else "", "remembers": remembers}
 
 
 class Traces:
