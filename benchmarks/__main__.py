@@ -13,7 +13,7 @@ from benchmarks.peers import PEERS, Peer, Proxy
 from benchmarks.processes import Broken, cores, descriptor_limit, python, started
 from benchmarks.report import Result, as_json, markdown
 
-INSTANCES = ("i-1", "i-2", "i-3")
+INSTANCES = ("i-1", "i-2", "i-3", "issuer")
 
 
 def run(item: Item, bench: Bench, peers: Sequence[Peer]) -> Result:

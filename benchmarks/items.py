@@ -82,9 +82,11 @@ STREAMS = 100
 EVENTS_PER_S = 5000
 
 
-def _posts(bench: Bench, port: int, connections: int, count: int, proxy: Proxy | None = None) -> dict[str, Any]:
+def _posts(
+    bench: Bench, port: int, connections: int, count: int, proxy: Proxy | None = None, *path: str
+) -> dict[str, Any]:
     """Run one closed loop; with a proxy, `cpu_s` is what the proxy used meanwhile."""
-    with bench.load("posts", port, connections, count) as load:
+    with bench.load("posts", port, connections, count, *path) as load:
         before_s = proxy.process.cpu_s() if proxy else 0.0
         load.tell("go")
         result = load.result()
@@ -104,6 +106,23 @@ def pinned(bench: Bench, proxy: Proxy) -> Sample:
         "p99_s": result["p99_s"],
         "per_s": count / result["seconds"],
         "kept": result["sessions_kept"] / result["sessions"],
+    }
+
+
+def replays(bench: Bench, proxy: Proxy) -> Sample:
+    """CPU per request that an app replays to another one, and per one whose replay is cached, beside a plain one's."""
+    count = bench.amount(20_000, 5_000)
+    cpu_s = {
+        path: _posts(bench, proxy.port, CONNECTIONS, count, proxy, path)["cpu_s"] / count
+        for path in ("/plain", "/replay", "/replay/cached")
+    }
+    plain_s, replay_s, cached_s = cpu_s.values()
+    return {
+        "plain_s": plain_s,
+        "replay_s": replay_s,
+        "replay_x": replay_s / plain_s,
+        "cached_s": cached_s,
+        "cached_x": cached_s / plain_s,
     }
 
 
@@ -173,6 +192,20 @@ ITEMS = (
             Column("kept", "sessions kept %", 100, 0),
         ),
         pinned,
+    ),
+    Item(
+        "replays",
+        f"Replays: small POSTs of {CONNECTIONS} connections, keep-alive, closed loop",
+        "moorage",
+        (
+            Column("plain_s", "CPU us per plain request", 1e6),
+            Column("replay_s", "per replayed one", 1e6),
+            Column("replay_x", "x plain", 1, 2),
+            Column("cached_s", "per one from a cache", 1e6),
+            Column("cached_x", "x plain", 1, 2),
+        ),
+        replays,
+        applies=lambda peer: peer.name == "moorage",
     ),
     Item(
         "latency",

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.processes import Child, descriptor_limit, free_port, python, started
 
 Ports = Sequence[int]
+"""Of the three instances, and of the issuer of replays, which only Moorage knows what to do with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +129,30 @@ address = "127.0.0.1:{port}"
 """
 
 
+_ISSUER = """
+[apps.issuer]
+path = "/replay"
+
+[[apps.issuer.instances]]
+id = "issuer"
+address = "127.0.0.1:{port}"
+"""
+
+
 def _connections() -> int:
     """Client connections to allow: each costs one more descriptor, towards its instance."""
     return min(10_000, descriptor_limit() // 2 - 100)
 
 
 def _haproxy(folder: Path, port: int, instances: Ports) -> list[str]:
-    servers = "\n".join(f"    server i-{number} 127.0.0.1:{at}" for number, at in enumerate(instances, 1))
+    servers = "\n".join(f"    server i-{number} 127.0.0.1:{at}" for number, at in enumerate(instances[:3], 1))
     path = folder / "haproxy.cfg"
     path.write_text(_HAPROXY.format(port=port, servers=servers, connections=_connections()))
     return ["haproxy", "-db", "-f", str(path)]
 
 
 def _nginx(folder: Path, port: int, instances: Ports) -> list[str]:
-    servers = " ".join(f"server 127.0.0.1:{at};" for at in instances)
+    servers = " ".join(f"server 127.0.0.1:{at};" for at in instances[:3])
     user = "user root;" if os.geteuid() == 0 else ""  # its own user may not enter our folder
     path = folder / "nginx.conf"
     limit = descriptor_limit()
@@ -152,15 +163,15 @@ def _nginx(folder: Path, port: int, instances: Ports) -> list[str]:
 
 
 def _moorage(folder: Path, port: int, instances: Ports) -> list[str]:
-    rows = "".join(_INSTANCE.format(number=number, port=at) for number, at in enumerate(instances, 1))
+    rows = "".join(_INSTANCE.format(number=number, port=at) for number, at in enumerate(instances[:3], 1))
     path = folder / "moorage.toml"
-    path.write_text(_MOORAGE.format(port=port, admin=free_port()) + rows)
+    path.write_text(_MOORAGE.format(port=port, admin=free_port()) + rows + _ISSUER.format(port=instances[3]))
     return python("gateway", "serve", "-c", path)
 
 
 def _asgi(application: str) -> Callable[[Path, int, Ports], list[str]]:
     def command(folder: Path, port: int, instances: Ports) -> list[str]:
-        return python("benchmarks.asgi", application, port, *instances)
+        return python("benchmarks.asgi", application, port, *instances[:3])
 
     return command
 

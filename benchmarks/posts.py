@@ -1,7 +1,8 @@
 """The load of pinned requests: small POSTs of open sessions, each connection in a closed loop.
 
-`python -m benchmarks.posts PORT CONNECTIONS COUNT` opens the sessions, warms them up, prints `ready`, waits for a line
-on stdin, sends COUNT requests over all connections and prints one JSON object.
+`python -m benchmarks.posts PORT CONNECTIONS COUNT [PATH]` opens the sessions, warms them up, prints `ready`, waits for a
+line on stdin, sends COUNT requests over all connections and prints one JSON object. With a PATH there are no sessions:
+the requests are plain ones to that path.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ WARM_UP_REQUESTS = 640
 """Over all connections: caches, code paths and upstream connections exist when the measurement begins."""
 
 CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}'
+_PLAIN = b"POST %b HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b"
 
 
 class Loop:
@@ -51,6 +53,10 @@ class Poster(Client):
         self.minted_by = self.body
         self._request = self.post(CALL)
 
+    def plain(self, path: str) -> None:
+        """Send requests to this path instead of those of a session."""
+        self._request = _PLAIN % (path.encode(), len(CALL), CALL)
+
     def join(self, loop: Loop) -> None:
         """Send requests until none is left; each when the one before is answered."""
         self._loop = loop
@@ -72,7 +78,7 @@ class Poster(Client):
         loop.in_flight -= 1
         if self.status != 200:
             loop.failed += 1
-        elif self.body != self.minted_by:
+        elif self.minted_by and self.body != self.minted_by:
             self.strays += 1
         self._next(loop)
 
@@ -90,12 +96,15 @@ async def _run(clients: Sequence[Poster], count: int) -> Loop:
     return loop
 
 
-async def main(port: int, connections: int, count: int) -> None:
+async def main(port: int, connections: int, count: int, path: str = "") -> None:
     event_loop = asyncio.get_running_loop()
     clients = []
     for _ in range(connections):
         _, client = await event_loop.create_connection(Poster, "127.0.0.1", port)
-        await client.initialize()
+        if path:
+            client.plain(path)
+        else:
+            await client.initialize()
         clients.append(client)
     await _run(clients, min(count, WARM_UP_REQUESTS))
     print("ready", flush=True)
@@ -116,4 +125,4 @@ async def main(port: int, connections: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*map(int, sys.argv[1:])))
+    uvloop.run(main(*map(int, sys.argv[1:4]), *sys.argv[4:]))

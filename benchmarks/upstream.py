@@ -1,7 +1,8 @@
 """The instances behind every proxy: MCP-shaped listeners in one cheap process.
 
 A POST without a session id mints one (`initialize`); every POST is answered with a small JSON that names the instance.
-A GET opens an event stream. Ids are echoed and never looked up: proxies that only hash send a session to an instance
+A GET opens an event stream. The instance named `issuer` answers a request with a replay to another app, and lets it be
+cached where the path ends in `cached`. Ids are echoed and never looked up: proxies that only hash send a session to an instance
 that did not mint it, and a strict server would end the measurement there (docs/performance.md, "Traps").
 
 `python -m benchmarks.upstream NAME...` prints `ready PORT...`. Then lines on stdin are commands, one line answers each:
@@ -18,6 +19,7 @@ from typing import cast
 import uvloop
 from httptools import HttpRequestParser
 
+ISSUER = "issuer"
 TICK_S = 0.001
 """How often due events are written. Events of one tick go to different streams."""
 
@@ -25,6 +27,8 @@ _HEAD = b"HTTP/1.1 200 OK\r\nmcp-session-id: %b\r\n"
 _STREAM_OPENED = (
     b"content-type: text/event-stream\r\ncache-control: no-store\r\ntransfer-encoding: chunked\r\n\r\n3\r\n:\n\n\r\n"
 )
+_REPLAY = b"HTTP/1.1 307 Temporary Redirect\r\nfly-replay: app=bench;instance=i-2\r\n%bcontent-length: 0\r\n\r\n"
+_KEPT = b"fly-replay-cache: /replay/cached\r\nfly-replay-cache-ttl-secs: 600\r\n"
 _EVENT = (
     b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/message",'
     b'"params":{"level":"info","seq":%d,"sent_ns":%d,"data":"one line of progress, as tools report it"}}\n\n'
@@ -52,14 +56,14 @@ class Stream:
 class Connection(asyncio.Protocol):
     """Serves one connection of the instance `name`; its open stream, if any, is in `streams`."""
 
-    __slots__ = ("_answer", "_name", "_parser", "_session", "_stream", "_streams", "_transport")
+    __slots__ = ("_answer", "_name", "_parser", "_path", "_session", "_stream", "_streams", "_transport")
     _transport: asyncio.Transport
 
     def __init__(self, name: str, streams: dict["Connection", Stream]) -> None:
         self._name = name
         self._streams = streams
         self._parser = HttpRequestParser(self)
-        self._session = b""
+        self._session = self._path = b""
         body = b'{"jsonrpc":"2.0","id":1,"result":{"instance":"%b","content":[]}}' % name.encode()
         self._answer = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
@@ -73,13 +77,20 @@ class Connection(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        self._session = b""
+        self._session = self._path = b""
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"mcp-session-id":
             self._session = value.strip()
 
     def on_message_complete(self) -> None:
+        if self._name == ISSUER:
+            kept = _KEPT if self._path.endswith(b"cached") else b""
+            self._transport.write(_REPLAY % kept)
+            return
         session = self._session or secrets.token_hex(16).encode()
         if self._parser.get_method() == b"GET":
             self._transport.write(_HEAD % session + _STREAM_OPENED)

@@ -95,7 +95,7 @@ def key_in(app: App, intent: Intent, head: Head, *, principal: bytes | None, cli
     """What a request is hashed by in an app that a replay leads it into: by that app's own `key` rules."""
     modern = intent.dialect is Dialect.STATELESS_2026
     key = key_of(app, head, modern=modern) if app.key else b""
-    return key or _key(replace(intent, key=b""), principal, client_ip)
+    return key or _key(replace(intent, key=b"") if intent.key else intent, principal, client_ip)
 
 
 def stored_key(app: App, session_id: bytes, principal: bytes | None) -> bytes:

@@ -155,6 +155,8 @@ def _to_remember(
     if order is not None and order.invalidate:
         replays.invalidate(app, head)
         return ()
+    if order is None and not app.replay_cache:
+        return ()
     if trip.hops or trip.entry is not None or home.app.name != app.name:
         return ()
     to = Target(target.app.name, replay.instance, replay.prefer_instance, replay.regions)

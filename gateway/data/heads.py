@@ -10,6 +10,7 @@ import httptools
 
 from gateway.core.head import RequestHead, ResponseHead, parse_request, parse_response
 from gateway.core.problems import Code, Problem
+from gateway.core.replay import HEADERS, Replay, parse_replay
 
 MAX_REMEMBERED = 2048
 MAX_REMEMBERED_BYTES = 2048
@@ -23,12 +24,13 @@ class _Nothing:
 class Heads:
     """The heads of one gateway."""
 
-    __slots__ = ("_max_count", "_requests", "_responses")
+    __slots__ = ("_max_count", "_replays", "_requests", "_responses")
 
     def __init__(self, max_count: int) -> None:
         self._max_count = max_count
         self._requests: dict[bytes, RequestHead] = {}
         self._responses: dict[bytes, ResponseHead] = {}
+        self._replays: dict[tuple[bytes | None, ...], Replay | Problem] = {}
 
     def request(self, raw: bytes) -> RequestHead | Problem:
         """A request's head, up to and including the empty line."""
@@ -61,3 +63,16 @@ class Heads:
                 self._responses.clear()
             self._responses[raw] = parsed
         return parsed
+
+    def replay(self, head: ResponseHead) -> Replay | Problem:
+        """What a response's fly-replay headers ask for. Most apps ask for the same few things, again and again."""
+        values = head.values
+        key = tuple(map(values.get, HEADERS))
+        found = self._replays.get(key) if not head.repeated else None
+        if found is None:
+            found = parse_replay(values, head.repeated)
+            if not head.repeated and sum(len(value) for value in key if value is not None) <= MAX_REMEMBERED_BYTES:
+                if len(self._replays) >= MAX_REMEMBERED:
+                    self._replays.clear()
+                self._replays[key] = found
+        return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.core.detour import told
 from gateway.core.model import Decision, Instance, Refuse
 from gateway.core.problems import Code, Problem
-from gateway.core.replay import REPLAY, Replay, parse_replay
+from gateway.core.replay import REPLAY, Replay
 from gateway.core.replay_json import is_replay_json, parse_replay_json
 from gateway.data import detour
 from gateway.data.issuer import Issuer
@@ -28,12 +28,14 @@ def begin(exchange: Exchange, upstream: Upstream, head: ResponseHead, rest: byte
     gateway, method = exchange.gateway, exchange.head.method
     sent = exchange.body.done
     if REPLAY in head.values:
-        replay = parse_replay(head.values, head.repeated)
+        replay = gateway.heads.replay(head)
         if is_replay_json(head.values.get(b"content-type", b"")):
             replay = Problem(Code.PA03, "a fly-replay header beside a body that is a replay")
         exchange.attempts.anew()
-        issuer = Issuer(gateway, upstream, head, method, reusable=sent)
-        if sent:
+        if sent and not rest and head.body_length(method) == 0 and head.keep_alive:
+            gateway.pool.give(upstream, gateway.now_s)
+        elif sent:
+            issuer = Issuer(gateway, upstream, head, method, reusable=sent)
             gateway.pool.drop(upstream, issuer, gateway.now_s)
             issuer.data(rest)
         else:
