@@ -1,8 +1,8 @@
 """The load of pinned requests: small POSTs of open sessions, each connection in a closed loop.
 
-`python -m benchmarks.posts PORT CONNECTIONS COUNT [PATH]` opens the sessions, warms them up, prints `ready`, waits for a
-line on stdin, sends COUNT requests over all connections and prints one JSON object. With a PATH there are no sessions:
-the requests are plain ones to that path.
+`python -m benchmarks.posts PORT CONNECTIONS COUNT [PATH]` opens the sessions, warms them up, prints `ready`, waits for
+a line on stdin, sends COUNT requests over all connections and prints one JSON object. With a PATH there are no
+sessions: the requests are plain ones to that path.
 """
 
 import asyncio

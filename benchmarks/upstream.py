@@ -1,9 +1,9 @@
 """The instances behind every proxy: MCP-shaped listeners in one cheap process.
 
 A POST without a session id mints one (`initialize`); every POST is answered with a small JSON that names the instance.
-A GET opens an event stream. The instance named `issuer` answers a request with a replay to another app, and lets it be
-cached where the path ends in `cached`. Ids are echoed and never looked up: proxies that only hash send a session to an instance
-that did not mint it, and a strict server would end the measurement there (docs/performance.md, "Traps").
+A GET opens an event stream. Ids are echoed and never looked up: proxies that only hash send a session to an instance
+that did not mint it, and a strict server would end the measurement there (docs/performance.md, "Traps"). The instance
+named `issuer` answers with a replay to another app, and lets it be cached where the path ends in `cached`.
 
 `python -m benchmarks.upstream NAME...` prints `ready PORT...`. Then lines on stdin are commands, one line answers each:
 `emit EVENTS EVENTS_PER_S` and `end` (of all streams). The end of stdin ends the process.

@@ -174,6 +174,9 @@ class Routing:
 
     def pin_of(self, instance: Instance) -> Pin:
         """What the next request of a session that this instance holds is pinned by."""
+        pin = self.ask.pin if self.ask is not None and self.trip is None else None
+        if pin is not None and pin.instance == instance.id and pin.incarnation == instance.incarnation:
+            return pin
         app = "" if self.entered is not None and instance.app == self.entered.name else instance.app
         return Pin(instance.id, instance.incarnation, app, self.trip is not None and not self.trip.plain)
 

@@ -30,10 +30,11 @@ def teach(exchange: Exchange, head: ResponseHead, *, is_stream: bool) -> Taught:
     session_id = head.values.get(b"mcp-session-id")
     kind = intent.kind
     if session_id is not None or kind is Kind.IN_SESSION:
+        pin = exchange.routing.pin_of(instance)
         lesson = learn(
             app,
             asked,
-            exchange.routing.pin_of(instance),
+            pin,
             gateway.sealer,
             principal=gateway.principal(exchange.head.values.get(b"authorization")),
             method=exchange.head.method,
@@ -41,9 +42,8 @@ def teach(exchange: Exchange, head: ResponseHead, *, is_stream: bool) -> Taught:
             session_id=session_id,
         )
         taught.session_id = lesson.session_id
-        _follow(exchange, app, instance, lesson)
+        _follow(exchange, app, pin, lesson)
         if lesson.store:
-            pin = exchange.routing.pin_of(instance)
             taught.store = gateway.store_pin(app, Kind.IN_SESSION, lesson.store, pin, app.session_idle_s, binds=True)
     elif kind is Kind.LEGACY_STREAM and is_stream and head.status == 200:
         taught.rewriter = _rewriter(exchange, app, instance)
@@ -60,7 +60,7 @@ def teach(exchange: Exchange, head: ResponseHead, *, is_stream: bool) -> Taught:
     return taught
 
 
-def _follow(exchange: Exchange, app: App, instance: Instance, lesson: Lesson) -> None:
+def _follow(exchange: Exchange, app: App, pin: Pin, lesson: Lesson) -> None:
     """Keep the lists and counts of sessions."""
     gateway, intent = exchange.gateway, exchange.routing.intent
     assert intent is not None
@@ -76,16 +76,15 @@ def _follow(exchange: Exchange, app: App, instance: Instance, lesson: Lesson) ->
         token = intent.token
     if not token:
         return
-    pin = exchange.routing.pin_of(instance)
     session = gateway.sessions.touch(token, app.name, pin.name, pin.incarnation, gateway.now_s)
     session.requests += 1
     exchange.session = session
     if event is Event.LOST:
         session.misroutes += 1
         gateway.counters.misroutes[app.name] += 1
-        log.warning("instance does not know its session", app=app.name, instance=instance.id, session=session.name)
+        log.warning("instance does not know its session", app=app.name, instance=pin.name, session=session.name)
     elif event is Event.BAD_ID:
-        log.warning("instance minted a session id with characters that MCP forbids", app=app.name, instance=instance.id)
+        log.warning("instance minted a session id with characters that MCP forbids", app=app.name, instance=pin.name)
 
 
 def _rewriter(exchange: Exchange, app: App, instance: Instance) -> EndpointRewriter:
