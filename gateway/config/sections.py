@@ -214,6 +214,8 @@ class AppSection(Section):
     """Whether a session id works only with the credentials it was made with."""
     preserve_host: Bool = _APP.preserve_host
     """Whether the instance sees the client's Host instead of its own address."""
+    pristine: Bool = _APP.pristine
+    """Whether answers reach the client without the `Via` and `Fly-Request-Id` that the gateway adds."""
     affinity_cookie: CookieName = _APP.affinity_cookie
     """The name of a signed cookie that keeps a browser on its instance; empty for none."""
     steering: Bool = _APP.steering

@@ -73,6 +73,7 @@ def app_body(app: App) -> dict[str, object]:
         "bind_principal": app.bind_principal,
         "sessions_survive_stop": app.sessions_survive_stop,
         "preserve_host": app.preserve_host,
+        "pristine": app.pristine,
         "affinity_cookie": app.affinity_cookie,
         "steering": app.steering,
         "auto_start": app.auto_start,
@@ -132,6 +133,7 @@ def parse_app(name: str, body: Mapping[str, object]) -> App | BadRecord:
                 get("sessions_survive_stop", _APP.sessions_survive_stop), "sessions_survive_stop"
             ),
             preserve_host=boolean(get("preserve_host", _APP.preserve_host), "preserve_host"),
+            pristine=boolean(get("pristine", _APP.pristine), "pristine"),
             affinity_cookie=_cookie_name(get("affinity_cookie", _APP.affinity_cookie)),
             steering=boolean(get("steering", _APP.steering), "steering"),
             auto_start=boolean(get("auto_start", _APP.auto_start), "auto_start"),

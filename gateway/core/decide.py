@@ -72,15 +72,15 @@ def _forced(table: AppTable, ask: Ask, view: View) -> Decision:
     if instance is None:
         who = "the replay" if ask.replayed else "fly-force-instance-id"
         return Refuse(Problem(Code.PR02, f"{who} names no instance of app {app.name}", app.name))
-    if ask.regions and not _is_asked_for(ask, instance):
-        message = f"the instance is in region {instance.region}, which the request rules out"
-        return Refuse(Problem(Code.PR01, message, app.name, instance.id))
     if pin is not None and ask.intent.kind is not Kind.STATE:
         if pin.instance != instance.id:
             # Only the session's own instance could answer; any other would say that there is no such session.
             message = "fly-force-instance-id names another instance than the session's"
             return Refuse(Problem(Code.PS05, message, app.name, instance.id))
         return _pinned(app, ask, instance, pin, view)
+    if not _is_asked_for(ask, instance):
+        message = f"the instance is in region {instance.region}, which the request rules out"
+        return Refuse(Problem(Code.PR01, message, app.name, instance.id))
     return _to(app, ask, instance, view, ask.replayed or Rule.FORCE)
 
 
@@ -265,7 +265,7 @@ def _nowhere(table: AppTable, ask: Ask) -> Refuse:
     if ask.exclude:
         problem = Problem(Code.PR03, "none of its instances could be reached", app.name, "", RETRY_AFTER_S)
     else:
-        where = " in the regions that were asked for" if ask.regions else ""
+        where = " in the regions that were asked for" if ask.regions and None not in ask.regions else ""
         message = f"it has no instance that runs, is healthy and is not cordoned{where}, and none that may be started"
         problem = Problem(Code.PR01, message, app.name, "", RETRY_AFTER_S)
     return Refuse(problem)

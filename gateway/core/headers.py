@@ -156,6 +156,7 @@ def response_head(
     request_id: bytes,
     close: bool,
     extra: bytes = b"",
+    pristine: bool = False,
 ) -> bytes:
     """The head for a client.
 
@@ -165,6 +166,7 @@ def response_head(
         session_id: the Mcp-Session-Id for the client, or None for none.
         close: say that this connection ends after the response.
         extra: further complete header lines.
+        pristine: leave `Via` as it came, and say no request id.
     """
     via = head.values.get(b"via")
     hop = b"1.%d moorage" % head.minor
@@ -180,7 +182,9 @@ def response_head(
     elif close:
         parts.append(b"Connection: close\r\n")
     parts.append(extra)
-    if head.status >= 200:
+    if pristine:
+        parts += (b"Via: ", via, b"\r\n") if via else ()
+    elif head.status >= 200:
         parts += (
             b"Via: ",
             via + b", " + hop if via else hop,

@@ -136,6 +136,8 @@ class App:
     """Its sessions outlive the process (kept on disk, say): a stop or restart does not end them."""
     preserve_host: bool = False
     """Send the client's Host to the instance instead of the instance's own authority."""
+    pristine: bool = False
+    """Its answers go to the client without `Via` and `Fly-Request-Id` (Fly: http_options.response.pristine)."""
     affinity_cookie: str = ""
     steering: bool = True
     auto_start: bool = True

@@ -16,7 +16,7 @@ from gateway.core.replay import CacheOrder, Replay
 MIN_TTL_S = 10.0
 MAX_TTL_S = 7 * 86_400.0
 MAX_DEPTH = 32
-"""Segments of a path that are looked at for a path entry."""
+"""Segments of a path that are looked at for a path entry, and the most that an entry's prefix may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,14 @@ def session_place(app: App, host: str, path: bytes, head: Head) -> Place | None:
 
 def path_place(app: App, host: str, path: bytes, order: CacheOrder) -> Place | str:
     """The place that an app's headers name for a request, or why there is none."""
+    if not host:
+        return "its request names no host"
     if order.host and order.host != host:
         return "its fly-replay-cache names another host than the request"
     if not _is_under(path, order.prefix):
         return "its fly-replay-cache does not match the request's path"
+    if order.prefix.count(b"/") > MAX_DEPTH:
+        return f"its fly-replay-cache has more than {MAX_DEPTH} segments"
     key = path_key(app, host, order.prefix)
     return Place(key, order.ttl_s, order.allow_bypass, by_path=True)
 

@@ -220,6 +220,7 @@ class Relay:
             request_id=exchange.request_id,
             close=not keep_alive,
             extra=taught.extra,
+            pristine=exchange.routing.settled[0].pristine,
         )
         exchange.answered(self, head.status, keep_alive)
         self._body = body(length)

@@ -71,6 +71,7 @@ key = ["header:X-Session", "cookie:SID", "query:Session", "mcp-param:Basket", "p
 session_ids = "stored"
 bind_principal = false
 preserve_host = true
+pristine = true
 affinity_cookie = "moorage"
 steering = false
 auto_start = false
@@ -98,6 +99,7 @@ checks = [{ path = "/healthz?deep=1", interval = 1, timeout = "250ms", grace = 0
         session_ids=SessionIds.STORED,
         bind_principal=False,
         preserve_host=True,
+        pristine=True,
         affinity_cookie="moorage",
         steering=False,
         auto_start=False,

@@ -79,6 +79,7 @@ APPS = st.builds(
     bind_principal=st.booleans(),
     sessions_survive_stop=st.booleans(),
     preserve_host=st.booleans(),
+    pristine=st.booleans(),
     affinity_cookie=st.just("") | _TOKENS,
     steering=st.booleans(),
     auto_start=st.booleans(),

@@ -268,3 +268,13 @@ async def test_an_instance_of_http_1_0(rig: Rig) -> None:
     wire.send(OK)
     await client.answer()
     assert instance.accepted == 2
+
+
+async def test_a_pristine_app_is_answered_without_what_the_gateway_adds(rig: Rig) -> None:
+    rig.app(pristine=True)
+    instance = await rig.instance()
+    instance.answers(b"HTTP/1.1 200 OK\r\nServer: own\r\nVia: 1.1 inner\r\nContent-Length: 2\r\n\r\nok")
+    answer = await rig.ask(b"GET / HTTP/1.1\r\nHost: tools.localhost\r\n\r\n")
+    assert answer.names == ["Server", "Content-Length", "Via"]
+    assert answer.one("via") == "1.1 inner"
+    assert instance.requests[0].one("fly-request-id") is not None
