@@ -65,7 +65,7 @@ class Exchange:
         self.edge = edge
         self.gateway = edge.gateway
         self.head = head
-        self.body = Intake(head.length)
+        self.body = Intake(head.length, self.gateway.kept)
         self.request_id = self.gateway.request_id()
         self.routing = Routing(self.gateway, head, edge.peer)
         self.trace = self.gateway.traces.sample(self.request_id, head)
@@ -347,6 +347,7 @@ class Exchange:
     def _finish(self) -> None:
         self.over = True
         gateway, stream = self.gateway, self._stream
+        self.body.over()
         if self.routing.trip is not None:
             self.routing.trip.arrived()
         if self.trace is not None:

@@ -8,15 +8,27 @@ from gateway.core.head import CHUNKED
 PEEK_BYTES = 1 << 20
 """How much of a body is read to find out what it asks; MCP servers refuse bodies over 4 MiB."""
 HELD_BYTES = 65536
-"""How much of a body waits for its instance before the client is paused."""
+"""How much of a body waits for its instance before the client is paused, and is kept in any case."""
+MAX_KEPT_BYTES = 256 << 20
+"""Of all requests of one gateway. Past this no more than HELD_BYTES of a body is kept: it streams, and is not replayed."""
+
+
+class Kept:
+    """How much of all bodies is kept."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
 
 
 class Intake:
-    """The body of one request."""
+    """The body of one request. Whoever made it calls `over` once."""
 
-    __slots__ = ("_body", "_payload", "held", "size")
+    __slots__ = ("_all", "_body", "_payload", "held", "size")
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, kept: Kept) -> None:
+        self._all = kept
         self._body: Body = body(length)
         self.held: list[bytes] | None = []
         """The raw bytes so far; None once they are no longer kept."""
@@ -40,6 +52,7 @@ class Intake:
         self.size += taken
         if self.held is not None:
             self.held.append(piece)
+            self._all.bytes += taken
         return piece
 
     def whole(self) -> bytes | None:
@@ -53,10 +66,16 @@ class Intake:
 
     def sent(self, kept_bytes: int) -> None:
         """An instance has what came so far: a body longer than this, and than what waits for one, is kept no longer."""
-        if self.size > HELD_BYTES and self.size > kept_bytes:
-            self.held = self._payload = None
+        if self.size > HELD_BYTES and (self.size > kept_bytes or self._all.bytes > MAX_KEPT_BYTES):
+            self.over()
 
     def answered(self) -> None:
         """The answer's head goes out: a long body is kept no longer."""
         if self.size > HELD_BYTES:
+            self.over()
+
+    def over(self) -> None:
+        """Nothing of it is needed any more."""
+        if self.held is not None:
+            self._all.bytes -= self.size
             self.held = self._payload = None

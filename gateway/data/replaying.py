@@ -63,7 +63,9 @@ def _follow(exchange: Exchange, replay: Replay | Problem) -> None:
         return
     limit = gateway.limits.replay_buffer_bytes
     if body.held is None or body.size > limit:
-        message = f"the app asked for a replay, but the body is longer than {limit} bytes, and was not kept"
+        message = (
+            f"the app asked for a replay, but the {body.size} bytes of the body were not kept: {limit} are at most"
+        )
         _refused(exchange, exchange.problem(Code.PA01, message))
         return
     loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from gateway.core.problems import Code, Problem
 from gateway.core.regions import DEFAULT_GROUPS
 from gateway.data.counters import Counters
 from gateway.data.heads import Heads
+from gateway.data.intake import Kept
 from gateway.data.load import Loads
 from gateway.data.replays import Replays
 from gateway.data.report import Report
@@ -95,6 +96,8 @@ class Gateway:
         self.counters = Counters()
         self.report = Report()
         self.pool = Pool(spawn, limits.connect_timeout_s)
+        self.kept = Kept()
+        """How much of the bodies of requests is kept for replays and retries."""
         self.edges: set[Edge] = set()
         self.streams: set[Relay] = set()
         """Open event streams, for keep-alive comments."""

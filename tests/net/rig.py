@@ -261,6 +261,7 @@ class Rig:
         loads = [(name, load.requests, load.streams) for name, load in gateway.loads.items()]
         assert not [one for one in loads if one[1] or one[2]], loads
         assert not gateway.streams
+        assert not gateway.kept.bytes
         assert not gateway.legacy
         assert not [one for one in gateway.sessions if one.streams]
 

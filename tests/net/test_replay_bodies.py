@@ -78,6 +78,22 @@ async def test_a_small_buffer_refuses_what_would_have_been_kept_for_retries(rig:
     assert (await rig.ask(post(b"x" * 11))).one("moorage-error") == "PA01"
 
 
+async def test_all_bodies_together_are_kept_up_to_a_bound(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past it a long body streams unkept; a short one is kept in any case."""
+    monkeypatch.setattr("gateway.data.intake.MAX_KEPT_BYTES", 150_000)
+    one, other = await rig.instance("i-1"), await rig.instance("i-2")
+    other.answers(OK)
+    clients = [await rig.client() for _ in range(3)]
+    wires = []
+    for client, size in zip(clients, (100_000, 100_000, 1000), strict=True):
+        client.send(post(b"x" * size, b"fly-force-instance-id: i-1"))
+        wire, _ = await one.request()
+        wires.append(wire)
+    for wire in wires:
+        wire.send(HERE)
+    assert [(await client.answer()).one("moorage-error") for client in clients] == [None, "PA01", None]
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_a_replay_before_the_body_has_come_goes_on_to_the_new_target(rig: Rig, framing: str) -> None:
     """Each byte once and in order: what came is sent first, the rest follows as it comes."""
