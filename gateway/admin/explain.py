@@ -1,17 +1,19 @@
 """/v1/explain: which rule decides a request, what would be done with it, and why not otherwise.
 
 The answer is made by the very code that routes requests: a head is parsed from bytes, and `gateway.data.routing`
-classifies it and decides. Nothing is counted, nothing is woken, nothing is sent. Session ids go in and never come out.
+classifies it and decides. Nothing is woken, nothing is sent, and nothing changes but what routing itself may: a
+remembered replay that cannot be used is dropped. Session ids go in and never come out.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin import reasons
+from gateway.admin import explained
 from gateway.admin.answers import AdminCode, Refusal, answer
 from gateway.admin.needs import Admin
 from gateway.admin.question import Question, read_question
@@ -23,33 +25,31 @@ from gateway.core.model import (
     AppProtocol,
     AppTable,
     Ask,
-    Decision,
     Dialect,
-    Forward,
-    Instance,
     Intent,
     Kind,
     Pin,
     Refuse,
     SessionIds,
-    Wait,
-    Wake,
 )
-from gateway.core.problems import TABLE, Code, Problem, status
+from gateway.core.problems import Code, Problem
 from gateway.core.seal import Opened
 from gateway.data.routing import Routing, Step
 from gateway.data.sessions import Session, name_of
 from gateway.log.base import LogUnavailable
 
-MAX_OTHERS = 100
-
 
 class Explain:
     """The endpoint."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(
+        self,
+        admin: Admin,
+        wall_clock: Callable[[], float] = time.time,  # noqa: TID251 - how long entries last, for people
+    ) -> None:
         self._admin = admin
         self._gateway = admin.gateway
+        self._wall_clock = wall_clock
 
     async def explain(self, request: Request) -> Response:
         question = await read_question(request)
@@ -61,9 +61,21 @@ class Explain:
         raw = question.head(_host(app) if app is not None else "localhost", app.path if app is not None else "/")
         head = parse_request(raw, self._gateway.limits.header_count)
         if isinstance(head, Problem):
-            return answer({"request": None, "app": "", **_refused(head)})
-        step, routing = await self._route(question, head, listed)
-        return answer({"request": _request(head), **self._told(question, step, routing, listed)})
+            return answer({"request": None, "app": "", **explained.refused(head)})
+        step, routing, dropped = await self._route(question, head, listed)
+        told = {
+            "request": {"method": head.method.decode("ascii"), "host": head.host, "path": head.path.decode("ascii")},
+            **explained.decision(step, routing),
+            "session": question.name or (name_of(question.session.encode()) if question.session else None),
+            "listed": listed is not None,
+        }
+        notes = []
+        if isinstance(step, Refuse) and step.problem.code is Code.PS01:
+            notes = _unknown_session(routing.table, question)
+        elif routing.asked is not None and step is not None:
+            told |= explained.reasoning(step, routing, routing.asked, dropped=dropped)
+            notes = explained.notes(routing, routing.asked, self._wall_clock())
+        return answer({**told, "notes": notes} if notes else told)
 
     # --- what is meant -----------------------------------------------------------------
 
@@ -102,8 +114,9 @@ class Explain:
 
     async def _route(
         self, question: Question, head: RequestHead, listed: Session | None
-    ) -> tuple[Step | None, Routing]:
-        """The decision, or None where the body is needed and was not given."""
+    ) -> tuple[Step | None, Routing, bool]:
+        """The decision, or None where the body is needed and was not given; and whether a remembered replay was
+        dropped on the way."""
         gateway = self._gateway
         routing = Routing(gateway, head, peer(question.client, 0, gateway.region, gateway.trusted_proxies))
         if question.name and listed is not None:
@@ -114,104 +127,25 @@ class Explain:
             step: Step | None
             routing.entered, routing.intent = table.app, intent
             step = routing.first(Asked(Ask(intent, Pin.named(listed.instance, listed.incarnation))))
-            return step, routing
+            return step, routing, False
+        before = self._dropped()
         step = routing.by_head()
         if step is None and question.body is not None:
             step = routing.by_body(question.body)
         if isinstance(step, LookUpPin):
             try:
-                step = routing.found(await self._admin.pins.get(routing.app, step.kind, step.key))
+                pin = await self._admin.pins.get(routing.app, step.kind, step.key)
             except LogUnavailable as error:
                 step = Refuse(Problem(Code.PG04, f"the pin store cannot be read: {error}", routing.app, "", 1))
-        return step, routing
+            else:
+                # Other requests came in the meantime.
+                before = self._dropped()
+                step = routing.found(pin)
+        return step, routing, self._dropped() > before
 
-    # --- telling -----------------------------------------------------------------------
-
-    def _told(self, question: Question, step: Step | None, routing: Routing, listed: Session | None) -> dict[str, Any]:
-        table, intent, asked = routing.table, routing.intent, routing.asked
-        told: dict[str, Any] = {
-            "app": routing.app,
-            "kind": intent.kind.value if intent is not None else None,
-            "dialect": intent.dialect.value if intent is not None else None,
-            "session": question.name or (name_of(question.session.encode()) if question.session else None),
-            "listed": listed is not None,
-        }
-        if step is None:
-            why = "its JSON-RPC message decides: give `body`"
-            return {**told, **_outcome("read-body", why)}
-        assert not isinstance(step, LookUpPin)
-        told |= self._done(step, table)
-        if isinstance(step, Refuse) and step.problem.code is Code.PS01:
-            told["notes"] = _unknown_session(table, question)
-        if table is None or asked is None:
-            return told
-        ask, loads = asked.ask, self._gateway.loads
-        rule = reasons.deciding_rule(step, ask)
-        passed = list(reasons.others(table, ask, step, rule, loads))
-        told |= {
-            "rule": rule.value,
-            "pin": {"instance": ask.pin.instance, "instance_id": ask.pin.incarnation} if ask.pin is not None else None,
-            "steps": [
-                {"rule": one.rule.value, "outcome": one.outcome} for one in reasons.steps(table, asked, rule, loads)
-            ],
-            "others": [
-                {
-                    "instance": one.instance.id,
-                    "state": one.instance.state.value,
-                    "load": loads.load(one.instance),
-                    "why": one.why,
-                }
-                for one in passed[:MAX_OTHERS]
-            ],
-            "others_total": len(passed),
-        }
-        return told
-
-    def _done(self, decision: Decision, table: AppTable | None) -> dict[str, Any]:
-        match decision:
-            case Forward(instance, _):
-                return _outcome("forward", f"it runs and carries {self._gateway.loads.load(instance)}", instance)
-            case Wake(instance, _):
-                limit_s = table.app.wake_timeout_s if table is not None else 0.0
-                why = f"it is {instance.state.value}: the request is held, at most {limit_s:g} s, until it runs"
-                return _outcome("wake", why, instance)
-            case Wait(_, instance):
-                limit_s = table.app.wake_timeout_s if table is not None else 0.0
-                who = "every instance that will do is at the hard limit"
-                if instance is not None:
-                    who = "it is at the hard limit, or in a later life than is known here"
-                why = f"{who}: the request is held, at most {limit_s:g} s"
-                return _outcome("wait", why, instance)
-            case Refuse(problem):
-                return _refused(problem)
-
-
-def _outcome(action: str, why: str, instance: Instance | None = None) -> dict[str, Any]:
-    return {
-        "action": action,
-        "rule": None,
-        "instance": instance.id if instance is not None else "",
-        "code": None,
-        "status": None,
-        "why": why,
-        "remedy": "",
-    }
-
-
-def _refused(problem: Problem) -> dict[str, Any]:
-    """What the client is not told is told here: this is for operators."""
-    return {
-        **_outcome("refuse", problem.message or TABLE[problem.code].title),
-        "instance": problem.instance,
-        "code": problem.code.value,
-        "status": status(problem),
-        "remedy": TABLE[problem.code].remedy,
-    }
-
-
-def _request(head: RequestHead) -> dict[str, str]:
-    """The request without what may be secret in it: no query, no header's value."""
-    return {"method": head.method.decode("ascii"), "host": head.host, "path": head.path.decode("ascii")}
+    def _dropped(self) -> int:
+        """How often a remembered replay could not be used."""
+        return sum(count for (_, what), count in self._gateway.replays.counts.items() if what == "unusable")
 
 
 def _unknown_session(table: AppTable | None, question: Question) -> list[str]:

@@ -57,6 +57,7 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._requests()
+        yield from self._replays()
         yield from self._sessions()
         yield from self._connections()
         yield from self._instances()
@@ -80,6 +81,23 @@ class GatewayCollector(Collector):
         yield _counter("retries", "Attempts after a request's first one.", (), {(): counters.retries})
         yield _gauge("requests_in_flight", "Requests being served.", (), {(): in_flight(self._admin)})
         yield _gauge("streams", "Open event streams.", (), {(): len(self._admin.gateway.streams)})
+
+    def _replays(self) -> Iterator[Metric]:
+        gateway = self._admin.gateway
+        replays, labels = gateway.replays, ("app", "outcome")
+        yield _counter(
+            "replays", "Replays that apps asked for, by the addressed app.", labels, gateway.counters.replays
+        )
+        yield _counter(
+            "replay_cache", "What became of remembered replays, by the addressed app.", labels, replays.counts
+        )
+        yield _gauge(
+            "replay_cache_entries",
+            "Replays that are remembered.",
+            ("app",),
+            {(name,): replays.keys(name) for name in gateway.catalog.apps()},
+        )
+        yield _gauge("traces", "Requests whose steps are kept.", (), {(): len(gateway.traces)})
 
     def _sessions(self) -> Iterator[Metric]:
         gateway = self._admin.gateway

@@ -14,6 +14,7 @@ from gateway.admin.metrics import Metrics
 from gateway.admin.needs import Admin
 from gateway.admin.sessions import Sessions
 from gateway.admin.status import Status
+from gateway.admin.traces import Traces
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -52,6 +53,7 @@ _APP = "/v1/apps/{app}"
 _MACHINES = f"{_APP}/machines"
 _MACHINE = f"{_MACHINES}/{{id}}"
 _LIMIT = Param("limit", "How many at most.", "integer")
+_OFFSET = Param("offset", "How many to leave out.", "integer")
 _TIMEOUT = Param("timeout", "Seconds to wait, at most 60.", "number")
 _NONE = "There is no such thing."
 _OWNER = "Another writer owns it, or it can only be changed where it was started."
@@ -71,7 +73,7 @@ _QUESTION = (
 def endpoints(admin: Admin) -> tuple[Endpoint, ...]:
     """All but /openapi.json, which describes them."""
     machines, sessions, status = Machines(admin), Sessions(admin), Status(admin)
-    explain, metrics = Explain(admin), Metrics(admin)
+    explain, metrics, traces = Explain(admin), Metrics(admin), Traces(admin)
     return (
         Endpoint(
             "GET",
@@ -170,7 +172,7 @@ def endpoints(admin: Admin) -> tuple[Endpoint, ...]:
                 Param("app", "Of this app."),
                 Param("instance", "On this instance."),
                 _LIMIT,
-                Param("offset", "How many to leave out.", "integer"),
+                _OFFSET,
             ),
         ),
         Endpoint(
@@ -195,6 +197,28 @@ def endpoints(admin: Admin) -> tuple[Endpoint, ...]:
             "The same, with the session id in the body and in no log.",
             {200: "The explanation.", 404: _NONE},
             body="Question",
+        ),
+        Endpoint(
+            "GET",
+            "/v1/traces",
+            traces.traces,
+            "What happened to requests, the newest first: a sample, those that were replayed, those asked for.",
+            {200: "A page of traces."},
+            (_LIMIT, _OFFSET),
+        ),
+        Endpoint(
+            "POST",
+            "/v1/traces",
+            traces.trace_next,
+            "A token: the request to the public listener that carries it in this header is traced.",
+            {201: "The header and the token, good for one request."},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/traces/{id}",
+            traces.trace,
+            "What happened to one request, by the Fly-Request-Id of its answer.",
+            {200: "The trace.", 404: _NONE},
         ),
         Endpoint("GET", "/v1/gateways", status.gateways, "This gateway.", {200: "A list of one."}),
         Endpoint(

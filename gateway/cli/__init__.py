@@ -16,6 +16,7 @@ from gateway.cli.check import check
 from gateway.cli.demo import demo
 from gateway.cli.explain import explain
 from gateway.cli.ps import ps
+from gateway.cli.replay_test import replay_test
 from gateway.cli.serve import serve
 from gateway.cli.sessions import sessions
 
@@ -45,7 +46,7 @@ def _root(
     pass
 
 
-for command in (serve, demo, check, ps, sessions, explain, wake, stop, cordon, uncordon):
+for command in (serve, demo, check, ps, sessions, explain, replay_test, wake, stop, cordon, uncordon):
     app.command()(command)
 
 

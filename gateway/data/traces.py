@@ -17,7 +17,6 @@ from gateway.core.model import Forward, Refuse, Wait, Wake
 if TYPE_CHECKING:
     from gateway.core.head import RequestHead
     from gateway.data.routing import Routing, Step
-    from gateway.data.trip import Trip
 
 HEADER = b"moorage-trace"
 SAMPLE_EVERY = 1024
@@ -65,7 +64,7 @@ class Trace:
         if step is self._last:
             return
         self._last = step
-        app, way = routing.app, _way(routing.trip)
+        app, way = routing.app, _way(routing)
         match step:
             case Forward(instance, rule):
                 self.note("decide", action="forward", app=app, instance=instance.id, rule=rule.value, **way)
@@ -83,11 +82,13 @@ class Trace:
                 assert_never(step)
 
 
-def _way(trip: Trip | None) -> dict[str, str]:
+def _way(routing: Routing) -> dict[str, str]:
     """What the replay caches have to do with a step, and what will be put into them once its target is reached."""
+    trip = routing.trip
     if trip is None:
         return {}
-    remembers = ", ".join("path" if place.by_path else "session" for place, _ in trip.remember)
+    places = trip.remember if routing.gateway.replays.connected() else ()
+    remembers = ", ".join("path" if place.by_path else "session" for place, _ in places)
     return {"cache": trip.status.value if trip.status is not None else "", "remembers": remembers}
 
 

@@ -7,10 +7,27 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.reasons import chosen, deciding_rule, others, steps, unfit
+from gateway.admin.reasons import Looked, chosen, deciding_rule, notes, others, steps, unfit
 from gateway.core.ask import Asked
 from gateway.core.decide import decide
-from gateway.core.model import Ask, Concurrency, Dialect, Forward, Instance, Intent, Kind, Pin, Refuse, Rule, State
+from gateway.core.model import (
+    Ask,
+    Concurrency,
+    Dialect,
+    Forward,
+    Instance,
+    Intent,
+    Kind,
+    Pin,
+    Refuse,
+    ReplayKey,
+    ReplayRule,
+    Rule,
+    State,
+)
+from gateway.core.problems import Code, Problem
+from gateway.core.remember import Target
+from gateway.core.remembered import Entry
 from gateway.core.seal import SealFault
 from tests.core.builders import Seen, app, instance, table
 
@@ -74,10 +91,11 @@ def test_a_refused_pin_tells_why_its_own_instance_did_not_take_it() -> None:
     }
 
 
-def outcomes(*instances: Instance, asked: Asked, **settings: Any) -> dict[Rule, str]:
+def outcomes(*instances: Instance, asked: Asked, looked: Looked | None = None, **settings: Any) -> dict[Rule, str]:
     of, seen = table(*instances, **settings), Seen()
     decision = decide(of, asked.ask, seen)
-    return {one.rule: one.outcome for one in steps(of, asked, deciding_rule(decision, asked.ask), seen)}
+    rule = deciding_rule(decision, asked.ask)
+    return {one.rule: one.outcome for one in steps(of.app, of, asked, rule, seen, looked or Looked())}
 
 
 def test_wishes_that_were_not_fulfilled_say_why() -> None:
@@ -123,16 +141,131 @@ def test_exactly_one_rule_decides_and_the_chosen_one_is_never_among_the_others(r
             force=rng.choice(["", "", "", name]),
             prefer=rng.choice(["", name]),
             key=rng.choice([b"", b"key"]),
+            regions=rng.choice([(), (frozenset({"iad"}),), (frozenset({"iad"}), None), (frozenset({"iad", "local"}),)]),
+            replayed=rng.choice([None, Rule.REPLAY, Rule.REPLAY_CACHE]),
         )
         loads = {one.id: rng.randrange(30) for one in instances}
         seen = Seen(loads, loads)
         of = table(*instances, concurrency=Concurrency(soft=10, hard=20), auto_start=rng.random() < 0.8)
         decision = decide(of, ask, seen)
         rule = deciding_rule(decision, ask)
-        assert [one.outcome for one in steps(of, Asked(ask), rule, seen)].count("decides") == 1
+        told_steps = [one.outcome for one in steps(of.app, of, Asked(ask), rule, seen, Looked())]
+        # A replay is not among the rules of a request that was not answered yet.
+        assert told_steps.count("decides") == (rule is not Rule.REPLAY)
+        assert all(told_steps)
         passed = list(others(of, ask, decision, rule, seen))
         taken = chosen(decision)
         assert all(one.why for one in passed)
         assert {one.instance.id for one in passed} == {one.id for one in instances} - {taken.id if taken else ""}
         assert isinstance(decision, Refuse) or rule is decision.rule
         assert not isinstance(decision, Forward) or taken is decision.instance
+
+
+# --- regions ---------------------------------------------------------------------------
+
+
+def test_instances_elsewhere_are_ruled_out_or_come_later() -> None:
+    here, iad, fra = instance(), instance("i-2", region="iad"), instance("i-3", region="fra")
+    forced = Ask(PLAIN, regions=(frozenset({"fra"}),))
+    assert told(here, iad, fra, ask=forced) == {
+        "i-1": "in region local, which the request rules out",
+        "i-2": "in region iad, which the request rules out",
+    }
+    preferred = Ask(PLAIN, regions=(frozenset({"fra"}), frozenset({"iad"}), None))
+    assert told(here, iad, fra, ask=preferred) == {
+        "i-1": "in region local; the request asks for fra first",
+        "i-2": "in region iad; the request asks for fra first",
+    }
+    assert told(here, iad, instance("i-3", region="fra", cordoned=True), ask=preferred) == {
+        "i-1": "in region local; the request asks for iad first",
+        "i-3": "cordoned: it takes no new sessions",
+    }
+    hashed = Ask(PLAIN, key=b"key", regions=(frozenset({"fra"}), None))
+    assert told(here, iad, fra, ask=hashed)["i-1"] == "in region local; the request asks for fra first"
+    replayed = Ask(PLAIN, regions=(frozenset({"fra"}),), replayed=Rule.REPLAY_CACHE)
+    assert told(here, fra, ask=replayed) == {"i-1": "in region local, which the replay rules out"}
+
+
+def test_where_no_region_can_take_it_every_instance_says_why() -> None:
+    ask = Ask(PLAIN, regions=(frozenset({"fra"}),))
+    asleep = instance("i-2", region="fra", state=State.STOPPED)
+    assert told(instance(), asleep, ask=ask) == {
+        "i-1": "in region local, which the request rules out",
+        "i-2": "stopped, and nothing here can start it",
+    }
+
+
+def test_a_named_instance_elsewhere_says_so() -> None:
+    regions = (frozenset({"fra"}),)
+    found = outcomes(instance(), instance("i-2", region="fra"), asked=Asked(Ask(PLAIN, prefer="i-1", regions=regions)))
+    assert found[Rule.PREFER] == "names i-1, which is in region local, which the request rules out"
+    assert told(instance(), ask=Ask(PLAIN, force="i-1", regions=regions)) == {
+        "i-1": "in region local, which the request rules out"
+    }
+    assert told(instance(**ASLEEP, held_down=True), instance("i-2"), ask=Ask(PLAIN, force="i-1")) == {
+        "i-1": "fly-force-instance-id names it, but it cannot take the request",
+        "i-2": "fly-force-instance-id names i-1",
+    }
+
+
+# --- replays ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("looked", "outcome"),
+    [
+        (Looked(), "nothing is remembered for this request"),
+        (Looked(resting=True), "the caches rest while the catalog's store is away"),
+        (Looked(skipped=True), "the client skips the cache"),
+        (Looked(dropped=True), "what was remembered cannot be used: it is dropped, and the app is asked"),
+        (Looked(lacking=ReplayRule(ReplayKey.COOKIE, "sid", 60.0)), "the request carries no `sid` cookie"),
+        (Looked(lacking=ReplayRule(ReplayKey.HEADER, "x-id", 60.0)), "the request carries no `x-id` header"),
+    ],
+)
+def test_why_no_remembered_replay_decides(looked: Looked, outcome: str) -> None:
+    found = outcomes(instance(), asked=Asked(Ask(PLAIN)), looked=looked)
+    assert found[Rule.REPLAY_CACHE] == outcome
+    assert list(found)[1:4] == [Rule.SEALED, Rule.REPLAY_CACHE, Rule.COOKIE]
+
+
+def test_the_caches_are_not_looked_into_for_a_pin() -> None:
+    asked = Asked(Ask(STATE, pin=Pin("i-9", "x"), pin_rule=Rule.STORED))
+    assert outcomes(instance(), asked=asked)[Rule.REPLAY_CACHE] == "not looked into for a request with a pin"
+
+
+def test_what_a_replay_names_is_told_of_the_others() -> None:
+    for rule in (Rule.REPLAY, Rule.REPLAY_CACHE):
+        for ask in (Ask(PLAIN, force="i-2", replayed=rule), Ask(PLAIN, prefer="i-2", replayed=rule)):
+            assert told(instance(), instance("i-2"), ask=ask) == {"i-1": "the replay names i-2"}
+        assert told(instance(), ask=Ask(PLAIN, force="i-9", replayed=rule)) == {"i-1": "the replay names i-9"}
+
+
+def test_a_session_in_another_app_is_told_by_both_names() -> None:
+    asked = Asked(Ask(PLAIN, pin=Pin("i-1", "x", "user")))
+    of, seen = table(instance()), Seen()
+    gone = Refuse(Problem(Code.PS02, "gone", "tools", "i-1"))
+    (other,) = others(of, asked.ask, gone, deciding_rule(gone, asked.ask), seen)
+    assert other.why == "the request is pinned to user/i-1"
+    assert list(notes(app(), asked, None, 0.0)) == [
+        "the session lives in app user: a replay of app tools made it there"
+    ]
+
+
+def test_a_session_by_way_of_its_app_is_asked_for_there_first() -> None:
+    asked = Asked(Ask(PLAIN, pin=Pin("u-1", "x", "user", via=True)))
+    of, seen = table(instance()), Seen()
+    found = {one.rule: one.outcome for one in steps(of.app, of, asked, Rule.LEAST_LOADED, seen, Looked())}
+    assert found[Rule.SEALED] == "pinned to user/u-1 by way of its app, which is asked first"
+    assert list(notes(app(), asked, None, 0.0)) == [
+        "the session lives on user/u-1; app tools is asked first, and its replay leads there"
+    ]
+
+
+def test_a_remembered_replay_is_told_with_its_end() -> None:
+    by_path = Entry("tools", bytes(32), Target("user"), 100.0, host="tools.localhost")
+    by_session = Entry("tools", bytes(32), Target("user"), 100.0)
+    told_of = [next(notes(app(), Asked(Ask(PLAIN)), entry, 41.7)) for entry in (by_path, by_session)]
+    assert told_of == [
+        "app tools is not asked: its replay to app user is remembered by path, for 42 s more",
+        "app tools is not asked: its replay to app user is remembered by session, for 42 s more",
+    ]

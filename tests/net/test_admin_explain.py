@@ -60,7 +60,8 @@ async def test_a_sealed_session_goes_to_its_instance_and_the_others_are_told_why
         assert told["request"] == {"method": "GET", "host": "tools.localhost", "path": "/mcp"}
         assert (told["app"], told["kind"], told["dialect"]) == ("tools", "in-session", "session-2025")
         assert (told["action"], told["rule"], told["instance"]) == ("forward", "sealed", "i-2")
-        assert told["pin"] == {"instance": "i-2", "instance_id": "k3j9"}
+        assert told["pin"] == {"app": "tools", "instance": "i-2", "instance_id": "k3j9", "via": False}
+        assert (told["addressed"], told["cached"], told["regions"]) == ("tools", None, [])
         assert outcomes(told)["force"] == "no fly-force-instance-id"
         assert outcomes(told)["sealed"] == "decides"
         assert outcomes(told)["least-loaded"] == "not reached"
@@ -335,3 +336,40 @@ async def test_explaining_leaves_no_trace() -> None:
         assert vars(on.gateway.counters) == before
         assert len(on.gateway.sessions) == 0
         assert not on.gateway.loads.items()
+
+
+# --- regions ---------------------------------------------------------------------------
+
+
+async def test_regions_that_are_asked_for_are_told_and_what_they_leave_out() -> None:
+    async with bench(tools()) as on:
+        for number, region in enumerate(("local", "iad", "fra"), 1):
+            body = {"app": "tools", "id": f"i-{number}", "address": f"10.0.0.{number}:80", "region": region}
+            on.logs.agent.put("instance", f"tools/i-{number}", body)
+        told = await explain(on, **HOST, headers=["fly-force-region: fra,iad"])
+        assert (told["rule"], told["instance"], told["regions"]) == ("least-loaded", "i-3", [["fra"], ["iad"]])
+        assert told["notes"] == ["regions, in order: fra; iad"]
+        assert [one["why"] for one in told["others"]] == [
+            "in region local, which the request rules out",
+            "in region iad; the request asks for fra first",
+        ]
+        told = await explain(on, **HOST, headers=["fly-prefer-region: syd,iad"])
+        assert (told["instance"], told["regions"]) == ("i-2", [["syd"], ["iad"], ["any"]])
+        told = await explain(on, **HOST, headers=["fly-force-region: eu", "fly-prefer-instance-id: i-2"])
+        assert told["instance"] == "i-3"
+        assert outcomes(told)["prefer"] == "names i-2, which is in region iad, which the request rules out"
+        told = await explain(on, **HOST, headers=["fly-force-region: syd"])
+        assert (told["action"], told["code"]) == ("refuse", "PR01")
+        assert {one["why"].partition(", ")[2] for one in told["others"]} == {"which the request rules out"}
+        told = await explain(on, **HOST, headers=["fly-force-region: fra,,"])
+        assert (told["action"], told["code"]) == ("refuse", "PB01")
+
+
+async def test_a_session_in_an_app_that_is_gone_is_lost() -> None:
+    async with bench(tools()) as on:
+        await machines(on, "i-1")
+        token = on.gateway.sealer.seal_session("tools", Pin("i-1", "k3j9", "user"), b"upstream-id", None).decode()
+        told = await explain(on, **HOST, session=token)
+        assert (told["action"], told["rule"], told["code"], told["app"]) == ("refuse", "sealed", "PS02", "tools")
+        # An instance of the same name in another app is not the session's.
+        assert told["others"][0]["why"] == "the request is pinned to user/i-1"
