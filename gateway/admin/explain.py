@@ -28,7 +28,6 @@ from gateway.core.model import (
     Dialect,
     Intent,
     Kind,
-    Pin,
     Refuse,
     SessionIds,
 )
@@ -126,7 +125,7 @@ class Explain:
             assert table is not None
             step: Step | None
             routing.entered, routing.intent = table.app, intent
-            step = routing.first(Asked(Ask(intent, Pin.named(listed.instance, listed.incarnation))))
+            step = routing.first(Asked(Ask(intent, listed.pin)))
             return step, routing, False
         before = self._dropped()
         step = routing.by_head()

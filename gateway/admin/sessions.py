@@ -29,7 +29,7 @@ class Sessions:
         query.done()
         known: Iterable[Session] = reversed(list(self._gateway.sessions))
         if app or instance:
-            known = (one for one in known if app in ("", one.app) and instance in ("", one.instance))
+            known = (one for one in known if app in ("", one.app, one.home) and instance in ("", one.pin.instance))
         chosen = list(known)
         return answer(
             {
@@ -55,8 +55,9 @@ class Sessions:
         return {
             "name": session.name,
             "app": session.app,
-            "instance": session.instance,
-            "instance_id": session.incarnation,
+            "home": session.home,
+            "instance": session.pin.instance,
+            "instance_id": session.pin.incarnation,
             "age_s": round(max(0.0, now_s - session.created_s), 1),
             "idle_s": round(max(0.0, now_s - session.last_s), 1),
             "requests": session.requests,

@@ -49,7 +49,7 @@ async def knowledge(admin: Admin, app: str) -> Knowledge:
         gateway,
         {one.instance.id: one for one in await admin.agent.list() if one.instance.app == app},
         {id: load for (of_app, id), load in gateway.loads.items() if of_app == app},
-        Counter(session.instance for session in gateway.sessions if session.app == app),
+        Counter(session.pin.instance for session in gateway.sessions if session.home == app),
     )
 
 

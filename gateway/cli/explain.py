@@ -108,4 +108,6 @@ def _decision(told: dict[str, Any]) -> str:
             return "not yet: the body is needed (-d)"
         case action:
             words = {"forward": "forward to", "wake": "wake", "wait": "wait for"}
-            return f"{words.get(action, action)} {told['instance'] or 'any instance'}{rule}"
+            instance = told["instance"] or "any instance"
+            where = instance if told["addressed"] == told["app"] else f"{instance} of app {told['app']}"
+            return f"{words.get(action, action)} {where}{rule}"

@@ -53,6 +53,8 @@ def _text(step: str, told: Mapping[str, Any], cache: str) -> str:
         case "fall back":
             what = "what was remembered cannot be used" if cache == "hit" else "the replay's target was not reached"
             return f"{what}, the app is asked again: {_why(told)}"
+        case "retry":
+            return f"{_where(told)}: {_why(told)}" if "app" in told else _why(told)
         case "answer":
             return str(told["status"]) if told["status"] else "none: the client left"
         case _ if "code" in told:

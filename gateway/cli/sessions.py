@@ -60,7 +60,7 @@ def _row(session: dict[str, Any]) -> tuple[str, ...]:
     return (
         session["name"],
         session["app"],
-        session["instance"],
+        session["instance"] if session["home"] == session["app"] else f"{session['home']}/{session['instance']}",
         ago(session["age_s"]),
         ago(session["idle_s"]),
         str(session["requests"]),

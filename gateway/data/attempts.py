@@ -166,6 +166,9 @@ class Attempts:
         if not may or self._count >= MAX_ATTEMPTS or exchange.routing.elsewhere(instance.id) is None:
             return False
         self.drop()
+        if exchange.trace is not None:
+            why = f"it answered {head.status}, and another instance may answer"
+            exchange.trace.note("retry", app=instance.app, instance=instance.id, why=why)
         exchange.go(exchange.routing.without(instance.id))
         return True
 
@@ -181,6 +184,8 @@ class Attempts:
             self._elsewhere(exchange, problem)
         elif upstream.reused and exchange.head.method in _IDEMPOTENT and self._count < MAX_ATTEMPTS:
             # An idle connection that the instance closed in that very moment; RFC 9112 9.3.1 allows the repeat.
+            if exchange.trace is not None:
+                exchange.trace.note("retry", why="an idle connection was closed in the moment of its use")
             self.leave()
             exchange.go(exchange.routing.decide())
         else:

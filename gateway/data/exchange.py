@@ -267,8 +267,7 @@ class Exchange:
     def broken(self, relay: Relay, problem: Problem, told: bool) -> None:
         """The answer broke off after its head. `told`: its event stream was ended by an error event."""
         relay.upstream.close()
-        self.gateway.counters.problems[problem.app, problem.code] += 1
-        self.gateway.report.problem(problem, self.request_id, self.head.method, self._status)
+        self._note(problem, self._status)
         self.gateway.counters.outcomes[self.routing.app, "instance-failed"] += 1
         self._finish()
         if told:
@@ -323,9 +322,7 @@ class Exchange:
         self._end_with(problem)
 
     def _end_with(self, problem: Problem) -> None:
-        gateway = self.gateway
-        gateway.counters.problems[problem.app, problem.code] += 1
-        gateway.report.problem(problem, self.request_id, self.head.method, self._status or status(problem))
+        self._note(problem, self._status or status(problem))
         if self._status:
             # Its head has gone out: all that is left is to cut it off visibly.
             self._finish()
@@ -343,6 +340,13 @@ class Exchange:
         self.edge.transport.write(response)
         self._finish()
         self.edge.finished(keep_alive, self.body.done)
+
+    def _note(self, problem: Problem, code: int) -> None:
+        """Count and log a problem that ends the exchange with this status."""
+        self.gateway.counters.problems[problem.app, problem.code] += 1
+        self.gateway.report.problem(problem, self.request_id, self.head.method, code)
+        if self.trace is not None:
+            self.trace.problem(problem)
 
     def _finish(self) -> None:
         self.over = True

@@ -10,7 +10,7 @@ PEEK_BYTES = 1 << 20
 HELD_BYTES = 65536
 """How much of a body waits for its instance before the client is paused, and is kept in any case."""
 MAX_KEPT_BYTES = 256 << 20
-"""Of all requests of one gateway. Past this no more than HELD_BYTES of a body is kept: it streams, and is not replayed."""
+"""Of all requests of one gateway. Past this no more than HELD_BYTES of a body is kept: it streams, unreplayable."""
 
 
 class Kept:

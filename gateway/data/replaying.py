@@ -63,9 +63,7 @@ def _follow(exchange: Exchange, replay: Replay | Problem) -> None:
         return
     limit = gateway.limits.replay_buffer_bytes
     if body.held is None or body.size > limit:
-        message = (
-            f"the app asked for a replay, but the {body.size} bytes of the body were not kept: {limit} are at most"
-        )
+        message = f"the app asked for a replay, but the body of {body.size} bytes was not kept: at most {limit} are"
         _refused(exchange, exchange.problem(Code.PA01, message))
         return
     loop = asyncio.get_running_loop()

@@ -35,7 +35,7 @@ class Replays:
         self.connected: Callable[[], bool] = lambda: True
         """Whether what the other gateways say comes in. While it does not, nothing is remembered, and nothing used."""
         self.counts: Counter[tuple[str, str]] = Counter()
-        """By app, and by what happened: hit, miss, bypass, made, invalidated, unusable, evicted."""
+        """By app, and by what happened: hit, bypass, made, invalidated, unusable, evicted."""
         self._sender = sender
         self._clock_s = clock_s
         self._apps: dict[str, OrderedDict[bytes, Entry]] = {}
@@ -100,7 +100,8 @@ class Replays:
         """What all gateways said, in the one order in which all of them hear it."""
         if restart:
             self.lost()
-            self._pay()
+        # Messages come, so the store is there.
+        self._pay()
         now_s = self._clock_s()
         for raw in messages:
             message = decode(raw, now_s)
@@ -123,7 +124,8 @@ class Replays:
                 self._owe(message.app, message.key)
 
     def _owe(self, app: str, key: bytes) -> None:
-        """The others are to hear of an entry's end once they can be told."""
+        """An entry has ended, and the others are to hear of it once they can be told."""
+        self._remove(app, key)
         self._owed[app, key] = None
         if len(self._owed) > MAX_OWED:
             self._owed.popitem(last=False)
@@ -141,7 +143,7 @@ class Replays:
         elif (app, key) in self._said:
             # What we said last comes behind this one.
             return
-        if entry is None or entry.until_s <= now_s:
+        if entry is None or entry.until_s <= now_s or (app, key) in self._owed:
             self._remove(app, key)
         else:
             self._set(entry)

@@ -10,6 +10,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from gateway.core.model import Pin
+
 MAX_SESSIONS = 100_000
 MAX_ENDED = 100_000
 
@@ -17,18 +19,23 @@ MAX_ENDED = 100_000
 class Session:
     """One session, by what passed through here. Times are of the gateway's coarse clock, in seconds."""
 
-    __slots__ = ("app", "created_s", "incarnation", "instance", "last_s", "misroutes", "name", "requests", "streams")
+    __slots__ = ("app", "created_s", "last_s", "misroutes", "name", "pin", "requests", "streams")
 
-    def __init__(self, name: str, app: str, instance: str, incarnation: str, now_s: float) -> None:
+    def __init__(self, name: str, app: str, pin: Pin, now_s: float) -> None:
         self.name = name
         self.app = app
-        self.instance = instance
-        self.incarnation = incarnation
+        """The one that its client addresses."""
+        self.pin = pin
         self.created_s = now_s
         self.last_s = now_s
         self.requests = 0
         self.streams = 0
         self.misroutes = 0
+
+    @property
+    def home(self) -> str:
+        """The app of its instance."""
+        return self.pin.app or self.app
 
 
 def name_of(token: bytes) -> str:
@@ -50,11 +57,11 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter(self._by_token.values())
 
-    def touch(self, token: bytes, app: str, instance: str, incarnation: str, now_s: float) -> Session:
+    def touch(self, token: bytes, app: str, pin: Pin, now_s: float) -> Session:
         """A request of this session came; a session first seen here (after a restart) is entered."""
         session = self._by_token.get(token)
         if session is None:
-            session = self._by_token[token] = Session(name_of(token), app, instance, incarnation, now_s)
+            session = self._by_token[token] = Session(name_of(token), app, pin, now_s)
             if len(self._by_token) > self._capacity:
                 self._by_token.popitem(last=False)
         else:

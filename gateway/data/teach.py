@@ -76,7 +76,7 @@ def _follow(exchange: Exchange, app: App, pin: Pin, lesson: Lesson) -> None:
         token = intent.token
     if not token:
         return
-    session = gateway.sessions.touch(token, app.name, pin.name, pin.incarnation, gateway.now_s)
+    session = gateway.sessions.touch(token, app.name, pin, gateway.now_s)
     session.requests += 1
     exchange.session = session
     if event is Event.LOST:

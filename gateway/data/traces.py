@@ -16,6 +16,7 @@ from gateway.core.model import Forward, Refuse, Wait, Wake
 
 if TYPE_CHECKING:
     from gateway.core.head import RequestHead
+    from gateway.core.problems import Problem
     from gateway.data.routing import Routing, Step
 
 HEADER = b"moorage-trace"
@@ -34,7 +35,7 @@ class Event(NamedTuple):
     at_ms: float
     """Since the trace began."""
     step: str
-    """decide, connect, replay, fall back or answer."""
+    """decide, connect, retry, replay, fall back, problem or answer."""
     told: dict[str, Told]
 
 
@@ -80,6 +81,12 @@ class Trace:
                 self.note("decide", action="look up pin", app=app)
             case _:
                 assert_never(step)
+
+    def problem(self, problem: Problem) -> None:
+        """What ended the request, unless the last step says so already."""
+        if not self.events or self.events[-1].told.get("code") != problem.code:
+            told = problem.message
+            self.note("problem", app=problem.app, instance=problem.instance, code=problem.code, why=told)
 
 
 def _way(routing: Routing) -> dict[str, str]:

@@ -112,7 +112,7 @@ async def test_sessions_are_shown_and_ended_by_their_digests() -> None:
         assert (await moorage("sessions", *at(on))).out == "no sessions\n"
         for number in range(3):
             token = on.gateway.sealer.seal_session("tools", Pin(f"i-{number}", "0"), b"secret", None)
-            on.gateway.sessions.touch(token, "tools", f"i-{number}", "0", on.gateway.now_s).requests = number
+            on.gateway.sessions.touch(token, "tools", Pin(f"i-{number}", "0"), on.gateway.now_s).requests = number
         shown = await moorage("sessions", "--limit", "2", *at(on))
         lines = shown.out.splitlines()
         assert lines[0].split() == ["SESSION", "APP", "INSTANCE", "AGE", "IDLE", "REQUESTS", "STREAMS", "MISROUTES"]
@@ -135,7 +135,7 @@ async def test_explain_tells_of_requests_and_of_sessions() -> None:
         assert "  decision  forward to i-1, by the rule sealed\n" in told.out
         assert "the request is pinned to i-1" in told.out
         assert token not in told.out
-        session = on.gateway.sessions.touch(token.encode(), "tools", "i-1", "0", 0.0)
+        session = on.gateway.sessions.touch(token.encode(), "tools", Pin("i-1", "0"), 0.0)
         assert (await moorage("explain", session.name, "--json", *at(on))).json["instance"] == "i-1"
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize"})
         told = await moorage("explain", "http://tools.localhost:8080/mcp?a=b", "-d", body, "-H", "X-A: b", *at(on))

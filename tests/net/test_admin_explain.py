@@ -108,7 +108,7 @@ async def test_a_listed_session_is_explained_by_its_name() -> None:
     async with bench(tools()) as on:
         await machines(on, "i-1", "i-2")
         token = sealed(on, authorization=BEARER).encode()
-        session = on.gateway.sessions.touch(token, "tools", "i-2", "k3j9", on.gateway.now_s)
+        session = on.gateway.sessions.touch(token, "tools", Pin("i-2", "k3j9"), on.gateway.now_s)
         told = await explain(on, name=session.name)
         assert (told["action"], told["rule"], told["instance"]) == ("forward", "sealed", "i-2")
         assert told["session"] == session.name

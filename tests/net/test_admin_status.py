@@ -20,7 +20,7 @@ CANARY = b"canary-session-id"
 
 def seal(on: Bench, app: str, upstream: bytes, instance: str = "i-1") -> bytes:
     token = on.gateway.sealer.seal_session(app, Pin(instance, "k3j9"), upstream, None)
-    session = on.gateway.sessions.touch(token, app, instance, "k3j9", on.gateway.now_s)
+    session = on.gateway.sessions.touch(token, app, Pin(instance, "k3j9"), on.gateway.now_s)
     session.requests += 1
     return token
 
@@ -32,12 +32,13 @@ async def test_sessions_are_listed_by_digest_the_latest_first() -> None:
         seal(on, "tools", CANARY + b"2", "i-2")
         seal(on, "other", CANARY + b"3")
         on.gateway.now_s = 130.0
-        on.gateway.sessions.touch(first, "tools", "i-1", "k3j9", 130.0).misroutes += 1
+        on.gateway.sessions.touch(first, "tools", Pin("i-1", "k3j9"), 130.0).misroutes += 1
         listed = await on.get("/v1/sessions")
         assert [one["app"] for one in listed["sessions"]] == ["tools", "other", "tools"]
         assert listed["sessions"][0] == {
             "name": listed["sessions"][0]["name"],
             "app": "tools",
+            "home": "tools",
             "instance": "i-1",
             "instance_id": "k3j9",
             "age_s": 30.0,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.core.model import Concurrency
 from tests.net.rig import RawInstance, Rig
 from tests.net.test_replay import OK, replay
 from tests.net.wire import Message
@@ -97,7 +98,7 @@ async def test_a_preferred_instance_is_taken_when_it_is_fit(rig: Rig, form: Any)
 
 
 @FORMS
-@pytest.mark.parametrize("why", ["unhealthy", "gone", "unreachable"])
+@pytest.mark.parametrize("why", ["unhealthy", "gone", "unreachable", "full"])
 async def test_a_preferred_instance_that_is_not_fit_gives_way_to_another(rig: Rig, form: Any, why: str) -> None:
     one, two, other = await three(rig)
     one.answers(form({"prefer_instance": "i-3", "region": "iad,nrt"}))
@@ -105,10 +106,39 @@ async def test_a_preferred_instance_that_is_not_fit_gives_way_to_another(rig: Ri
         rig.change("i-3", healthy=False)
     elif why == "gone":
         rig.forget("i-3")
+    elif why == "full":
+        rig.app(concurrency=Concurrency(soft=1, hard=1))
+        rig.gateway.loads.of("tools", "i-3").requests += 1
     else:
         other.close()
     assert (await rig.ask(GET)).status == 200
     assert two.requests[0].one("fly-preferred-instance-unavailable") == "i-3"
+    if why == "full":
+        rig.gateway.loads.of("tools", "i-3").requests -= 1
+
+
+@FORMS
+async def test_an_instance_is_a_hard_pin(rig: Rig, form: Any) -> None:
+    """No other one is tried."""
+    one, two, other = await three(rig)
+    one.answers(form({"instance": "i-2"}))
+    two.close()
+    answer = await rig.ask(GET)
+    assert answer.status == 503
+    assert not other.accepted
+
+
+@FORMS
+async def test_an_empty_state_is_told_as_one(rig: Rig, form: Any) -> None:
+    one, two, _ = await three(rig)
+    orders: list[dict[str, str]] = []
+    one.answers(lambda _: form({"instance": "i-2", **orders[-1]}))
+    for state, told in ({}, ""), ({"state": ""}, ""), ({"state": "a=b c"}, "a=b c"):
+        orders.append(state)
+        await rig.ask(GET.replace(b"X-One", b"fly-force-instance-id: i-1\r\nX-One"))
+        source = two.requests[-1].one("fly-replay-src")
+        assert source is not None
+        assert source.split(";")[3] == f"state={told}"
 
 
 @FORMS
