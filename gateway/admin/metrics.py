@@ -97,6 +97,15 @@ class GatewayCollector(Collector):
             ("app",),
             {(name,): replays.keys(name) for name in gateway.catalog.apps()},
         )
+        yield _gauge(
+            "replay_cache_connected",
+            "1 while what other gateways remember and drop comes in; at 0 the caches rest.",
+            (),
+            {(): int(replays.connected())},
+        )
+        yield _gauge(
+            "request_bodies_kept_bytes", "Bodies kept for replays and retries.", (), {(): gateway.kept.bytes}
+        )
         yield _gauge("traces", "Requests whose steps are kept.", (), {(): len(gateway.traces)})
 
     def _sessions(self) -> Iterator[Metric]:
