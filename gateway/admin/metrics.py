@@ -103,9 +103,7 @@ class GatewayCollector(Collector):
             (),
             {(): int(replays.connected())},
         )
-        yield _gauge(
-            "request_bodies_kept_bytes", "Bodies kept for replays and retries.", (), {(): gateway.kept.bytes}
-        )
+        yield _gauge("request_bodies_kept_bytes", "Bodies kept for replays and retries.", (), {(): gateway.kept.bytes})
         yield _gauge("traces", "Requests whose steps are kept.", (), {(): len(gateway.traces)})
 
     def _sessions(self) -> Iterator[Metric]:
