@@ -43,6 +43,15 @@ async def test_the_method_does_not_matter(rig: Rig, method: str) -> None:
     assert await cast.way(get("/u/1/a", "Content-Length: 0", method=method)) == HIT
 
 
+async def test_a_path_is_compared_as_the_client_sent_it(rig: Rig) -> None:
+    """Byte for byte, and before the app's own path is taken off."""
+    cast, router, user = await router_and_user(rig, cached(TO_USER, "/api/u/%31"), path="/api", strip_path=True)
+    assert await cast.ways(get("/api/u/%31/a"), get("/api/u/%31/b"), get("/api/u/1/a")) == [MISS, HIT, MISS]
+    assert router.requests[0].first == b"GET /u/%31/a HTTP/1.1"
+    # What its own app took off does not come back for the target.
+    assert user.requests[1].first == b"GET /u/%31/b HTTP/1.1"
+
+
 async def test_the_longest_prefix_decides(rig: Rig) -> None:
     cast, *_ = await router_and_user(rig)
     await cast.instance("u-2", "user")
@@ -175,6 +184,14 @@ async def test_a_replay_by_the_target_of_a_hit_is_followed(rig: Rig) -> None:
     cast.says("u-1", cached("instance=u-2", "/u/1/*"))
     assert await cast.ways(GET, GET) == ["u-1 hit, u-2 miss"] * 2
     assert len(rig.gateway.replays) == 1
+
+
+async def test_nor_is_it_within_one_app(rig: Rig) -> None:
+    cast, *_ = await router_and_user(rig, cached("instance=i-2", "/u/1/*"))
+    await cast.instance("i-2", reply=cached("instance=i-3", "/u/1/*"))
+    await cast.instance("i-3")
+    assert await cast.way(get("/u/1/a", "fly-prefer-instance-id: i-1")) == "i-1, i-2 miss, i-3 miss"
+    assert await cast.ways(GET, GET) == ["i-2 hit, i-3 miss"] * 2
 
 
 # --- what is not cached ----------------------------------------------------------------

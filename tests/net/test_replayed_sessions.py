@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
-from gateway.core.model import SessionIds, State
-from tests.net.replies import MISS, Cast, Reply, answer, get, post, replay, replay_json, two_orgs
+from gateway.core.model import AppProtocol, SessionIds, State
+from tests.net.replies import MISS, Cast, Reply, answer, cached, get, post, replay, replay_json, two_orgs
 from tests.net.rig import RawInstance, Rig
 from tests.net.wire import Message
 
@@ -118,6 +119,36 @@ async def test_a_session_by_a_replay_within_one_app_is_its_targets(rig: Rig) -> 
     got = await rig.ask(post("initialize", "fly-prefer-instance-id: i-1"), "POST")
     session = f"Mcp-Session-Id: {got.one('mcp-session-id')}"
     assert await cast.ways(*later(session)) == ["i-2"] * 4
+
+
+async def test_an_app_that_is_asked_may_send_a_request_of_the_session_to_another_app(rig: Rig) -> None:
+    """The session's instance is none of that app's."""
+    cast, *_ = await scene(rig, replay("app=user;instance=u-1;state=a"))
+    rig.app("third", org="one", hosts=("third.localhost",))
+    third = await cast.instance("t-1", "third", answer(b"{}"))
+    session = await opened(rig, cast)
+    cast.says("i-1", replay("app=third;state=a"))
+    assert await cast.way(post("tools/call", session)) == "i-1, t-1 miss"
+    assert len(third.requests) == 1
+
+
+async def test_what_its_instance_would_cache_is_not(rig: Rig) -> None:
+    """Who asks for it is not of the app that the client addressed."""
+    cast, *_ = await scene(rig)
+    session = await opened(rig, cast)
+    cast.says("u-1", cached("instance=u-2", "/"))
+    assert await cast.ways(*[post("tools/call", session)] * 2) == ["u-1, u-2 miss"] * 2
+    assert len(rig.gateway.replays) == 0
+
+
+async def test_an_app_that_speaks_no_mcp_is_asked_each_time(rig: Rig) -> None:
+    """Its sessions are none to the gateway; the header is its client's and the target's own."""
+    cast, _, user = await scene(rig)
+    rig.app("tools", org="two", hosts=("tools.localhost",), protocol=AppProtocol.HTTP)
+    got = await rig.ask(post("initialize"), "POST")
+    assert got.one("mcp-session-id") == "own-id"
+    assert await cast.ways(*later("Mcp-Session-Id: own-id")) == [MISS] * 4
+    assert user.requests[-1].one("mcp-session-id") == "own-id"
 
 
 @BOTH
@@ -252,3 +283,29 @@ async def test_the_posts_of_a_replayed_stream_go_where_it_is(rig: Rig, reply: by
     assert user.requests[-1].first == b"POST /messages?session_id=1 HTTP/1.1"
     assert user.requests[-1].body == body
     assert len(router.requests) == 1 + ("i-1" in asked)
+
+
+# --- 2026-07-28 ----------------------------------------------------------------------------
+
+
+def modern(method: str, params: dict[str, object], *lines: str) -> bytes:
+    """A request of the revision without sessions."""
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+    own = ("MCP-Protocol-Version: 2026-07-28", f"Mcp-Method: {method}", f"Content-Length: {len(body)}")
+    return get("/mcp", *own, "Content-Type: application/json", *lines, method="POST") + body.encode()
+
+
+@pytest.mark.parametrize("reply", [TO_ONE, replay("app=user;instance=u-1;state=a")])
+@pytest.mark.parametrize("kind", ["task", "input_required"])
+async def test_what_a_target_hands_out_comes_back_to_it(rig: Rig, reply: bytes, kind: str) -> None:
+    """A task, or a state that the client is to bring back."""
+    cast, *_ = await scene(rig, reply)
+    result: dict[str, object] = {"resultType": kind, "taskId": "t-1", "requestState": "s-1"}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+    cast.says("u-1", answer(body, "Content-Type: application/json"))
+    assert await cast.way(modern("tools/call", {})) == MISS
+    cast.says("i-1", replay("app=user;state=a"))
+    raw = modern("tools/call", {"requestState": "s-1"})
+    if kind == "task":
+        raw = modern("tasks/get", {}, "Mcp-Name: t-1")
+    assert await cast.ways(raw, raw, raw) == ["u-1" if reply is TO_ONE else MISS] * 3
