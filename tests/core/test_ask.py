@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.ask import Asked, Lookup, LookUpPin, build_ask, stored_key
-from gateway.core.model import App, Ask, Dialect, Intent, Kind, Pin, Rule, SessionIds
+from gateway.core.ask import Asked, Lookup, LookUpPin, build_ask, key_in, stored_key
+from gateway.core.model import App, Ask, Dialect, Intent, KeyRule, KeySource, Kind, Pin, Rule, SessionIds
 from gateway.core.principal import address_key
 from gateway.core.problems import Code, Problem, json_body, jsonrpc_body, text_body
+from gateway.core.regions import Regions
 from gateway.core.seal import Sealer, SealFault, Stream
 from tests.core.builders import app, head
 
@@ -142,6 +143,103 @@ def test_steering_headers_are_read_unless_the_app_says_no() -> None:
     assert (steered.force, steered.prefer) == ("i-1", "i-2")
     ignored = asked(app(steering=False), PLAIN, request).ask
     assert (ignored.force, ignored.prefer) == ("", "")
+
+
+FRA, EU = frozenset({"fra"}), frozenset({"ams", "fra"})
+GROUPS = {"eu": ("ams", "fra")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "regions"),
+    [
+        ({}, ()),
+        ({"fly_force_region": "fra"}, (FRA,)),
+        ({"fly_force_region": " FRA , eu"}, (FRA, EU)),
+        ({"fly_force_region": "eu,any,fra"}, (EU, None)),
+        ({"fly_prefer_region": "fra"}, (FRA, None)),
+        ({"fly_prefer_region": "fra,eu"}, (FRA, EU, None)),
+        ({"fly_force_region": "fra", "fly_prefer_region": "eu"}, (FRA,)),
+        ({"fly_force_region": "fra", "fly_prefer_region": "!"}, (FRA,)),
+    ],
+)
+def test_regions_are_read_from_the_clients_headers(fields: dict[str, str], regions: Regions) -> None:
+    assert asked(APP, PLAIN, head(**fields), groups=GROUPS).ask == Ask(PLAIN, regions=regions)
+    assert asked(app(steering=False), PLAIN, head(**fields), groups=GROUPS).ask.regions == ()
+
+
+def test_a_preference_that_holds_any_already_asks_for_nothing_else() -> None:
+    regions = asked(APP, PLAIN, head(fly_prefer_region="fra,any"), groups=GROUPS).ask.regions
+    assert regions[:2] == (FRA, None)
+    assert set(regions[2:]) <= {None}
+
+
+def test_groups_are_flys_where_none_are_given() -> None:
+    (apac,) = asked(APP, PLAIN, head(fly_force_region="apac")).ask.regions
+    assert apac is not None
+    assert {"nrt", "syd"} <= apac
+    assert asked(APP, PLAIN, head(fly_force_region="apac"), groups={}).ask.regions == (frozenset({"apac"}),)
+
+
+TOO_MANY = ",".join(["fra"] * 33)
+
+
+@pytest.mark.parametrize("name", ["fly-force-region", "fly-prefer-region"])
+@pytest.mark.parametrize("value", ["", ",", "fra,,ams", "fra ams", "fra;ams", "-fra", b"fr\xe9", TOO_MANY])
+def test_a_malformed_list_of_regions_is_the_clients_fault(name: str, value: str | bytes) -> None:
+    request = head(**{name: value})
+    problem = ask(APP, PLAIN, request)
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.message, problem.app) == (Code.PB01, f"{name} is not a list of regions", "tools")
+    assert asked(app(steering=False), PLAIN, request).ask == Ask(PLAIN)
+
+
+def test_a_session_carries_regions_like_any_other_request() -> None:
+    # `decide` does not move a pin for them; a malformed list is refused nevertheless.
+    intent = in_session(SEALER.seal_session("tools", PIN, b"up-1", None))
+    assert asked(APP, intent, head(fly_force_region="fra")).ask == Ask(intent, PIN, Rule.SEALED, regions=(FRA,))
+    assert isinstance(ask(APP, intent, head(fly_force_region="?")), Problem)
+
+
+@given(st.binary(max_size=60).map(lambda raw: bytes(byte for byte in raw if byte >= 0x20 and byte != 0x7F)))
+def test_no_list_of_regions_raises(value: bytes) -> None:
+    for name in ("fly_force_region", "fly_prefer_region"):
+        built = ask(APP, PLAIN, head(**{name: value}))
+        assert isinstance(built, Problem) or (isinstance(built, Asked) and built.ask.regions)
+
+
+BY_TENANT = App("other", key=(KeyRule(KeySource.HEADER, "x-tenant"),))
+
+
+def test_in_another_app_a_request_is_hashed_by_that_apps_own_rules() -> None:
+    request = head(x_tenant="7", x_user="8")
+    intent = Intent(Kind.PLAIN, Dialect.HTTP, key=b"header:x-user=8")
+    assert key_in(BY_TENANT, intent, request, principal=ALICE, client_ip="10.0.0.7") == b"header:x-tenant=7"
+    assert key_in(BY_TENANT, intent, head(), principal=ALICE, client_ip="10.0.0.7") == b""
+    assert key_in(App("other"), intent, request, principal=ALICE, client_ip="10.0.0.7") == b""
+
+
+@pytest.mark.parametrize("of_app", [App("other"), BY_TENANT])
+def test_in_another_app_modern_callers_stay_together_too(of_app: App) -> None:
+    intent = modern(Kind.PRINCIPAL, key=b"header:x-user=8")
+    assert key_in(of_app, intent, head(), principal=ALICE, client_ip="10.0.0.7") == b"principal:=" + ALICE
+    assert key_in(of_app, intent, head(), principal=None, client_ip="10.0.0.7") == address_key("10.0.0.7")
+    anywhere = modern(Kind.ANYWHERE, key=b"header:x-user=8")
+    assert key_in(of_app, anywhere, head(), principal=ALICE, client_ip="10.0.0.7") == b""
+
+
+def test_in_another_app_parameters_count_for_modern_requests_only() -> None:
+    by_param = App("other", key=(KeyRule(KeySource.MCP_PARAM, "tenant"),))
+    request = head(mcp_param_tenant="7")
+    for intent, key in ((modern(Kind.PRINCIPAL), b"mcp-param:tenant=7"), (PLAIN, b"")):
+        assert key_in(by_param, intent, request, principal=None, client_ip="10.0.0.7") == key
+
+
+@given(st.sampled_from(Kind), st.sampled_from(Dialect), st.none() | st.just(ALICE))
+def test_the_addressed_apps_key_has_no_say_in_another_app(kind: Kind, dialect: Dialect, caller: bytes | None) -> None:
+    keyed, unkeyed = Intent(kind, dialect, key=b"header:x-user=8"), Intent(kind, dialect)
+    for of_app in (App("other"), BY_TENANT):
+        with_key = key_in(of_app, keyed, head(), principal=caller, client_ip="10.0.0.7")
+        assert with_key == key_in(of_app, unkeyed, head(), principal=caller, client_ip="10.0.0.7")
 
 
 def test_the_affinity_cookie_is_a_wish_that_must_hold() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.core.decide import decide
 from gateway.core.model import (
@@ -16,11 +14,8 @@ from gateway.core.model import (
     Ask,
     Concurrency,
     Decision,
-    Dialect,
     Forward,
     Instance,
-    Intent,
-    Kind,
     Pin,
     Refuse,
     Rule,
@@ -29,15 +24,21 @@ from gateway.core.model import (
     Wake,
 )
 from gateway.core.problems import TABLE, Code
+from tests.core.asks import (
+    ASKS,
+    INITIALIZE,
+    PLAIN,
+    SESSION,
+    STATE,
+    STREAM_POST,
+    TABLES,
+    TASK,
+    VIEWS,
+    chosen,
+)
 from tests.core.builders import Seen, instance, table
 
 IDLE = Seen()
-PLAIN = Intent(Kind.PLAIN, Dialect.HTTP)
-INITIALIZE = Intent(Kind.INITIALIZE, Dialect.SESSION_2025)
-SESSION = Intent(Kind.IN_SESSION, Dialect.SESSION_2025, b"token")
-STREAM_POST = Intent(Kind.LEGACY_POST, Dialect.SSE_2024, b"pin")
-TASK = Intent(Kind.TASK, Dialect.STATELESS_2026, b"t")
-STATE = Intent(Kind.STATE, Dialect.STATELESS_2026, b"s")
 PIN = Pin("i-1", "k3j9")
 LIMITED = Concurrency(soft=2, hard=4)
 
@@ -392,59 +393,12 @@ class TestLeastLoaded:
 # --- what holds for every table ------------------------------------------------------------------
 
 
-INSTANCES = st.builds(
-    lambda state, incarnation, flags: instance(
-        "i-?",
-        state=state,
-        incarnation=incarnation,
-        cordoned=flags[0],
-        healthy=flags[1],
-        held_down=flags[2],
-        startable=flags[3],
-        region="far" if flags[4] else "local",
-    ),
-    st.sampled_from(State),
-    st.sampled_from(["k3j9", "zzzz"]),
-    st.tuples(*[st.booleans()] * 5),
-)
-
-
-def numbered(instances: list[Instance]) -> list[Instance]:
-    return [replace(one, id=f"i-{number}") for number, one in enumerate(instances)]
-
-
-TABLES = st.builds(
-    lambda instances, hard, auto_start, survive: table(
-        *numbered(instances),
-        concurrency=Concurrency(soft=1, hard=hard),
-        auto_start=auto_start,
-        sessions_survive_stop=survive,
-    ),
-    st.lists(INSTANCES, max_size=4),
-    st.sampled_from([None, 1, 2]),
-    st.booleans(),
-    st.booleans(),
-)
-SETS = st.frozensets(st.sampled_from(["i-0", "i-1", "i-2"]))
-LOADS = st.dictionaries(st.sampled_from(["i-0", "i-1", "i-2", "i-3"]), st.integers(0, 3))
-VIEWS = st.builds(Seen, LOADS, LOADS, SETS)
-PINS = st.none() | st.builds(Pin, st.sampled_from(["i-0", "i-1", "i-9"]), st.sampled_from(["k3j9", "zzzz"]))
-NAMES = st.sampled_from(["", "i-0", "i-1", "i-9"])
-ASKS = st.builds(
-    Ask,
-    st.sampled_from([PLAIN, INITIALIZE, SESSION, STREAM_POST, TASK, STATE]),
-    PINS,
-    st.just(Rule.SEALED),
-    PINS,
-    NAMES,
-    NAMES,
-    st.sampled_from([b"", b"k"]),
-    SETS,
-)
-
-
-def chosen(decision: Decision) -> Instance | None:
-    return None if isinstance(decision, Refuse) else decision.instance
+def is_ruled_out(of_app: AppTable, ask: Ask) -> bool:
+    """Whether the forced instance is in a region that the request does not want; a session's own is always wanted."""
+    one = of_app.instances.get(ask.force)
+    if one is None or not ask.regions or (ask.pin is not None and ask.intent is not STATE):
+        return False
+    return not any(place is None or one.region in place for place in ask.regions)
 
 
 @given(TABLES, ASKS, VIEWS)
@@ -465,8 +419,9 @@ def test_decisions_are_sound(of_app: AppTable, ask: Ask, view: Seen) -> None:
             decision.instance.wakeable and of_app.app.auto_start
         )
     if isinstance(decision, Refuse):
-        # 404 only where it can be proved: everything else may come back.
-        assert (TABLE[decision.problem.code].status == 503) == (decision.problem.retry_after_s is not None)
+        # 404 only where it can be proved: everything else may come back, but for an instance into another region.
+        may_come_back = TABLE[decision.problem.code].status == 503 and not is_ruled_out(of_app, ask)
+        assert may_come_back == (decision.problem.retry_after_s is not None)
 
 
 @given(TABLES, ASKS.filter(lambda ask: ask.pin is not None and ask.intent is not STATE), VIEWS)

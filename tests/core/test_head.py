@@ -196,6 +196,42 @@ def test_fields_for_the_next_hop_only_stay_here() -> None:
     assert head.kept == b"X-Also-Not: 3\r\nTrailer: x-sum\r\n"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"fly-force-instance-id",
+        b"fly-prefer-instance-id",
+        b"fly-force-region",
+        b"Fly-Prefer-Region",
+        b"fly-replay-cache-control",
+    ],
+)
+def test_what_steers_is_read_and_stays_here(name: bytes) -> None:
+    head = accepted(name + b": x ", b"X-A: 1")
+    assert head.values[name.lower()] == b"x"
+    assert head.kept == b"X-A: 1\r\n"
+    problem = request(name + b": x", name.upper() + b": x")
+    assert isinstance(problem, Problem)
+    assert problem.code is Code.PB05
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"fly-replay",
+        b"fly-replay-src",
+        b"Fly-Replay-Cache-Status",
+        b"fly-replay-failed",
+        b"fly-preferred-instance-unavailable",
+    ],
+)
+def test_what_the_gateway_tells_of_replays_does_not_come_from_a_client(name: bytes) -> None:
+    assert accepted(name + b": x", b"X-A: 1").kept == b"X-A: 1\r\n"
+    problem = request(name.replace(b"-", b"_") + b": x")
+    assert isinstance(problem, Problem)
+    assert problem.code is Code.PB06
+
+
 NAMES = st.from_regex(rb"X-[A-Za-z0-9!#$%&'*+.^`|~-]{1,12}", fullmatch=True)
 VALUES = (
     st.binary(max_size=20)
@@ -294,6 +330,35 @@ def test_an_answer_that_leaves_http() -> None:
     line = b"HTTP/1.1 101 Switching Protocols"
     assert answered(b"Connection: Upgrade", b"Upgrade: websocket", line=line).upgrade == b"websocket"
     assert answered(b"Upgrade: websocket", line=line).upgrade == b""
+
+
+@pytest.mark.parametrize(
+    ("lines", "replays"),
+    [
+        ((), False),
+        ((b"Fly-Replay: app=x",), True),
+        ((b"fly-replay:",), True),
+        ((b"fly-replay-cache: invalidate",), False),
+        ((b"X-Fly-Replay: app=x",), False),
+        ((b"Content-Type: application/vnd.fly.replay+json",), True),
+        ((b"Content-Type: Application/VND.fly.replay+JSON ; charset=utf-8",), True),
+        ((b"Content-Type: application/json",), False),
+        ((b"Content-Type: application/vnd.fly.replay+json2",), False),
+        ((b"fly-replay: app=x", b"Content-Type: application/vnd.fly.replay+json"), True),
+    ],
+)
+@pytest.mark.parametrize("line", [b"HTTP/1.1 200 OK", b"HTTP/1.1 307 Temporary Redirect", b"HTTP/1.1 500 Oh"])
+def test_an_answer_that_asks_for_a_replay(line: bytes, lines: tuple[bytes, ...], replays: bool) -> None:
+    head = answered(*lines, line=line)
+    assert head.replays is replays
+    assert b"fly-replay" not in head.kept.lower().replace(b"x-fly-replay", b"")
+
+
+def test_an_answers_fields_that_came_more_than_once() -> None:
+    head = answered(b"fly-replay: app=x", b"Set-Cookie: a", b"Fly-Replay: app=y", b"set-cookie: b", b"ETag: c")
+    assert head.repeated == {b"fly-replay", b"set-cookie"}
+    assert head.values[b"fly-replay"] == b"app=x, app=y"
+    assert answered(b"ETag: c").repeated == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,18 @@ def test_what_initialize_was_given_finds_its_instance_again() -> None:
     assert (asked.ask.pin, asked.upstream_id) == (PIN, b"up-1")
 
 
+@pytest.mark.parametrize("pin", [Pin("u-1", "k3j9", "user"), Pin("u-1", "k3j9", "user", via=True)])
+def test_a_session_that_another_app_made_belongs_to_the_one_the_client_addressed(pin: Pin) -> None:
+    known: dict[str, Any] = {"principal": ALICE, "method": b"POST", "status": 200, "session_id": b"up-1"}
+    sealed = learn(APP, INITIALIZE, pin, SEALER, **known)
+    assert sealed.event is Event.MADE
+    assert sealed.session_id is not None
+    assert SEALER.open_session("tools", sealed.session_id, ALICE) == Opened(pin, b"up-1", bound=True)
+    assert not isinstance(SEALER.open_session("user", sealed.session_id, ALICE), Opened)
+    stored = app(session_ids=SessionIds.STORED)
+    assert learn(stored, INITIALIZE, pin, SEALER, **known).store == stored_key(stored, b"up-1", ALICE)
+
+
 @given(st.sampled_from([INITIALIZE, IN_SESSION]), st.integers(100, 599), st.none() | st.binary(max_size=40))
 def test_clients_only_ever_see_ids_that_lead_back(asked: Asked, status: int, session_id: bytes | None) -> None:
     token = lesson(APP, asked, status=status, session_id=session_id).session_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,14 @@ ALICE, BOB = b"a" * 16, b"b" * 16
 PIN = Pin("i-1", "k3j9x0qa")
 URL_SAFE = (string.ascii_letters + string.digits + "-_").encode()
 
-PINS = st.builds(Pin, st.text(st.characters(exclude_categories=["Cs"]), max_size=60), st.text("0aZ", max_size=16))
+NAMES = st.characters(exclude_categories=["Cs"], exclude_characters="~/")
+PINS = st.builds(
+    Pin,
+    st.text(NAMES, max_size=40),
+    st.text("0aZ", max_size=16),
+    st.just("") | st.text(NAMES, max_size=20),
+    st.booleans(),
+)
 IDS = st.binary(min_size=1, max_size=80).map(lambda raw: bytes(0x21 + byte % 94 for byte in raw))
 APPS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 PRINCIPALS = st.none() | st.binary(min_size=16, max_size=16)
@@ -179,6 +187,27 @@ def test_seals_are_the_same_in_every_release() -> None:
     assert sealer.seal_session("tools", PIN, b"5f2b0c8e", None) == free
     assert sealer.seal_stream("tools", PIN, Stream("boot", 7, strip_prefix=True), ALICE) == stream
     assert sealer.seal_cookie("tools", PIN) == b"EPADaS0xCGszajl4MHFhAAC1nWpK1uknkxULu6z-6Cl8"
+
+
+@pytest.mark.parametrize(
+    "pin", [replace(PIN, via=True), replace(PIN, app="user"), Pin("i" * 64, "0" * 16, "u" * 63, via=True)]
+)
+def test_a_pin_into_another_app_comes_out_of_every_seal(pin: Pin) -> None:
+    stream = Stream("boot", 7)
+    session = SEALER.seal_session("tools", pin, b"id", ALICE)
+    assert SEALER.open_session("tools", session, ALICE) == Opened(pin, b"id", bound=True)
+    assert SEALER.open_stream("tools", SEALER.seal_stream("tools", pin, stream, ALICE), ALICE) == (pin, stream)
+    assert SEALER.open_cookie("tools", SEALER.seal_cookie("tools", pin)) == pin
+    # It is the addressed app's: the app whose instance it names cannot be sent its sessions.
+    assert SEALER.open_session(pin.app, session, ALICE) is SealFault.FORGED
+
+
+def test_pins_into_other_apps_are_sealed_the_same_in_every_release() -> None:
+    sealer = Sealer([b"a new secret that replaces it"])
+    pin = replace(PIN, app="user", via=True)
+    bound = b"EbsJfnVzZXIvaS0xCGszajl4MHFhAADWMRdNoC3Dh-afMqLH8I4l.5f2b0c8e"
+    assert sealer.seal_session("tools", pin, b"5f2b0c8e", ALICE) == bound
+    assert sealer.open_session("tools", bound, ALICE) == Opened(pin, b"5f2b0c8e", bound=True)
 
 
 def test_an_unbound_stream_takes_posts_with_any_credentials() -> None:
