@@ -86,7 +86,9 @@ async def test_ten_thousand_hostile_replies_reach_nobody_elses_instance(rig: Rig
     """Nor is there a cache entry that leads to one, nor one for another app's host."""
     rule = ReplayRule(ReplayKey.COOKIE, "sid", 60, allow_bypass=True)
     rig.app("tools", org="tools", hosts=("tools.localhost",))
-    rig.app("evil", org="evil", hosts=("evil.localhost",), replay_cache=(rule,))
+    # That it would take replays itself opens nothing.
+    openly = ("org:good", "good", "friend")
+    rig.app("evil", org="evil", hosts=("evil.localhost",), replay_cache=(rule,), replay_sources=openly)
     rig.app("good", org="good", hosts=("good.localhost",), replay_sources=("org:friend", "app:friendly", "friends"))
     rig.app("friend", org="friend", hosts=("friend.localhost",), replay_sources=("org:good",))
     places = ("fra", "ams", "syd")
