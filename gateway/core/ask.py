@@ -74,6 +74,8 @@ def build_ask(
     if app.steering:
         if b"fly-force-instance-id" in values:
             force = values[b"fly-force-instance-id"].decode("latin-1")
+            if not force:
+                return Problem(Code.PB01, "fly-force-instance-id names nothing", app.name)
         if b"fly-prefer-instance-id" in values:
             prefer = values[b"fly-prefer-instance-id"].decode("latin-1")
         places = _regions(app, values, groups)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, assert_never
 
 from gateway.core.bodies import parse_app, parse_instance
 from gateway.core.model import App, AppTable, Instance
@@ -248,6 +248,8 @@ class Catalog:
                     reason = self._admit(parsed)
                     return parsed if reason is None else BadRecord(reason, record.key)
                 return parsed
+            case _:
+                assert_never(record.kind)
 
     def _refuse(self, bad: BadRecord, source: str, name: str, now_s: float) -> Refused:
         called = bad.key or name or "unreadable"

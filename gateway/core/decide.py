@@ -68,15 +68,15 @@ def decide(table: AppTable, ask: Ask, view: View) -> Decision:
 def _forced(table: AppTable, ask: Ask, view: View) -> Decision:
     """fly-force-instance-id, or a replay's `instance`: that instance or none."""
     app, pin = table.app, ask.pin
+    if pin is not None and pin.instance != ask.force and ask.intent.kind is not Kind.STATE:
+        # Only the session's own instance could answer; any other would say that there is no such session.
+        message = "fly-force-instance-id names another instance than the session's"
+        return Refuse(Problem(Code.PS05, message, app.name, pin.instance))
     instance = table.instances.get(ask.force)
     if instance is None:
         who = "the replay" if ask.replayed else "fly-force-instance-id"
         return Refuse(Problem(Code.PR02, f"{who} names no instance of app {app.name}", app.name))
     if pin is not None and ask.intent.kind is not Kind.STATE:
-        if pin.instance != instance.id:
-            # Only the session's own instance could answer; any other would say that there is no such session.
-            message = "fly-force-instance-id names another instance than the session's"
-            return Refuse(Problem(Code.PS05, message, app.name, instance.id))
         return _pinned(app, ask, instance, pin, view)
     if not _is_asked_for(ask, instance):
         message = f"the instance is in region {instance.region}, which the request rules out"

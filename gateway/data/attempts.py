@@ -187,6 +187,8 @@ class Attempts:
             if exchange.trace is not None:
                 exchange.trace.note("retry", why="an idle connection was closed in the moment of its use")
             self.leave()
+            if exchange.routing.trip is not None:
+                exchange.routing.trip.reached = False
             exchange.go(exchange.routing.decide())
         else:
             exchange.fail(problem)

@@ -9,8 +9,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
-
 from gateway.core.ask import key_in
 from gateway.core.detour import (
     MAX_REPLAYS,
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 
 SKIP = b"skip"
 """The value of fly-replay-cache-control."""
-
-log = structlog.get_logger(__name__)
 
 
 def original(routing: Routing) -> Form:
@@ -165,7 +161,7 @@ def _to_remember(
         place = path_place(app, head.host, head.path, order)
         why = place if isinstance(place, str) else unkept(replay, place.ttl_s)
         if why:
-            log.warning("a replay is not cached", app=app.name, reason=why)
+            routing.gateway.report.unkept(app.name, why)
         elif not isinstance(place, str):
             places.append(place)
     return tuple((place, to) for place in places if place is not None and not unkept(replay, place.ttl_s))

@@ -59,7 +59,7 @@ def _follow(exchange: Exchange, replay: Replay | Problem) -> None:
         return
     _trace(exchange, issuer, replay)
     if isinstance(replay, Problem):
-        exchange.fail(exchange.problem(replay.code, replay.message))
+        _refused(exchange, exchange.problem(replay.code, replay.message))
         return
     limit = gateway.limits.replay_buffer_bytes
     if body.held is None or body.size > limit:

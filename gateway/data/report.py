@@ -1,4 +1,4 @@
-"""The log lines of requests that went wrong: one each, but never more than a few a second.
+"""The log lines of requests that went wrong, or not as their app wanted: one each, but never more than a few a second.
 
 A flood of bad requests must not become a flood of log lines; what was left out is counted and said.
 """
@@ -40,8 +40,16 @@ class Report:
             request_id=request_id.decode("ascii"),
         )
 
+    def unkept(self, app: str, why: str) -> None:
+        """An app wants a replay cached that cannot be."""
+        if self._left <= 0:
+            self._unsaid += 1
+            return
+        self._left -= 1
+        log.warning("a replay is not cached", app=app, reason=why)
+
     def sweep(self) -> None:
         """Once a second."""
         if self._unsaid:
-            log.warning("further requests failed", count=self._unsaid)
+            log.warning("further requests are not told of", count=self._unsaid)
         self._left, self._unsaid = MAX_LINES_PER_SWEEP, 0

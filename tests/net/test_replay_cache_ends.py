@@ -15,6 +15,8 @@ from tests.net.replies import HIT, IN_CACHE, MISS, TO_USER, answer, by_name, cac
 from tests.net.rig import RawInstance, Rig
 
 GET = get("/u/1/a")
+OK = answer()
+IN_CACHE_I2 = cached("instance=i-2", "/u/1")
 COOKIE = ReplayRule(ReplayKey.COOKIE, "sid", 60)
 
 
@@ -180,3 +182,22 @@ async def test_the_entry_used_longest_ago_goes_when_an_app_has_too_many(rig: Rig
     # Not the oldest, which was used since; and not another app's.
     assert await cast.ways(get("/", "Cookie: sid=u-1"), get("/", "Cookie: sid=u-3"), other) == [HIT, "u-3 hit", HIT]
     assert await cast.way(get("/", "Cookie: sid=u-2")) == "i-1, u-2 miss"
+
+
+async def test_a_target_that_dies_under_an_idle_connection_is_forgotten_too(rig: Rig) -> None:
+    """The request was sent on it and may be sent again; the redial fails, and the app is asked."""
+    one, other = await rig.instance("i-1"), await rig.instance("i-2")
+    replies = [IN_CACHE_I2, answer()]
+    one.answers(lambda _: replies.pop(0))
+    client = await rig.client()
+    client.send(GET)
+    wire, _ = await other.request()
+    wire.send(OK)
+    assert (await client.answer()).status == 200
+    assert rig.gateway.replays.keys("tools") == 1
+    other.close()
+    client.send(GET)
+    assert (await wire.request()).one("fly-replay-cache-status") == "hit"
+    wire.close()
+    assert (await client.answer()).status == 200
+    assert rig.gateway.replays.keys("tools") == 0

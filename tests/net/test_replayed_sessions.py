@@ -256,7 +256,8 @@ async def test_the_client_does_not_steer_it_elsewhere(rig: Rig) -> None:
     for line in ("fly-prefer-instance-id: u-2", "fly-prefer-instance-id: i-2", "fly-force-region: gru"):
         assert await cast.way(post("tools/call", session, line)) == "u-1", line
     assert await cast.way(post("tools/call", session, "fly-force-instance-id: u-1")) == "u-1"
-    assert await cast.way(post("tools/call", session, "fly-force-instance-id: u-2")) == "421 PS05"
+    for id in ("u-2", "i-1", "nobody"):
+        assert await cast.way(post("tools/call", session, f"fly-force-instance-id: {id}")) == "421 PS05", id
 
 
 # --- 2024-11-05 ----------------------------------------------------------------------------
