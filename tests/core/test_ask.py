@@ -145,6 +145,14 @@ def test_steering_headers_are_read_unless_the_app_says_no() -> None:
     assert (ignored.force, ignored.prefer) == ("", "")
 
 
+def test_a_forced_instance_must_be_named() -> None:
+    problem = ask(APP, PLAIN, head(fly_force_instance_id=""))
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.message) == (Code.PB01, "fly-force-instance-id names nothing")
+    assert asked(app(steering=False), PLAIN, head(fly_force_instance_id="")).ask == Ask(PLAIN)
+    assert asked(APP, PLAIN, head(fly_prefer_instance_id="")).ask == Ask(PLAIN)
+
+
 FRA, EU = frozenset({"fra"}), frozenset({"ams", "fra"})
 GROUPS = {"eu": ("ams", "fra")}
 

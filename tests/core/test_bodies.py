@@ -363,6 +363,20 @@ def test_one_wrong_field_makes_an_instance_bad(field: str, value: object) -> Non
     assert bad.key == "instance/tools/i-1"
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.1:80", Address("10.0.0.1", 80)),
+        ("[FE80::1]:65535", Address("fe80::1", 65535)),
+        ("Node-1.example:1", Address("node-1.example", 1)),
+    ],
+)
+def test_an_address_is_read_in_its_usual_form(text: str, address: Address) -> None:
+    read = parse_instance("tools/i-1", instance_body(Instance("tools", "i-1")) | {"address": text})
+    assert isinstance(read, Instance)
+    assert read.address == address
+
+
 def test_a_reason_is_short_and_on_one_line() -> None:
     bad = parse_app("tools", {"path": "\n" * 1000})
     assert isinstance(bad, BadRecord)

@@ -209,6 +209,7 @@ class TestForced:
     def test_a_session_is_not_taken_to_a_stranger(self) -> None:
         assert refused(decide(table(I1, I2), session(force="i-2"), IDLE)) is Code.PS05
         assert refused(decide(table(I2), session(force="i-2"), IDLE)) is Code.PS05
+        assert refused(decide(table(I1), session(force="i-9"), IDLE)) is Code.PS05
 
     def test_a_session_may_name_its_own_instance(self) -> None:
         assert decide(table(I1, I2), session(force="i-1"), IDLE) == Forward(I1, Rule.SEALED)

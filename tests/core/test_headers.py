@@ -232,6 +232,17 @@ def test_an_informational_answer_carries_nothing_of_the_gateways() -> None:
     assert downstream(sent, None) == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 
 
+def test_a_pristine_answer_carries_what_its_app_sent() -> None:
+    def written(*lines: bytes) -> bytes:
+        return response_head(
+            answer(*lines), length=5, session_id=b"sealed", request_id=b"abc-local", close=True, pristine=True
+        )
+
+    head = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nMcp-Session-Id: sealed\r\nContent-Length: 5\r\nConnection: close\r\n"
+    assert written(b"X-A: 1") == head + b"\r\n"
+    assert written(b"X-A: 1", b"Via: 1.0 b", b"Fly-Request-Id: x") == head + b"Via: 1.0 b\r\n\r\n"
+
+
 def test_switching_protocols() -> None:
     line = b"HTTP/1.1 101 Switching Protocols"
     sent = answer(b"Connection: upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Accept: x", line=line)
