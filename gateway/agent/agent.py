@@ -10,34 +10,42 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 import httpx2
+import structlog
 
 from gateway.agent.base import (
     Cordoned,
     CordonOutcome,
     Driver,
+    DriverError,
+    DriverName,
     Failure,
     FailureKind,
     InstanceKey,
     Listed,
     NotReached,
+    PrepareOutcome,
     Publish,
     Refused,
+    Rest,
     Spec,
     StartFailed,
     StartOutcome,
     StopOutcome,
     WaitOutcome,
 )
-from gateway.agent.owned import Context, Owned
+from gateway.agent.flight import Context
+from gateway.agent.owned import Owned
 from gateway.agent.probes import check_client
 from gateway.agent.process import ProcessDriver
 from gateway.agent.static import StaticDriver
 from gateway.core.model import App, Instance, State
+
+logger = structlog.get_logger(__name__)
 
 START_LIMIT: Final = 16
 """Starts at once on one host; more wait for their turn. Many interpreters that start together all become ready late."""
@@ -57,8 +65,8 @@ class Agent:
         owner: str,
         instances: Iterable[tuple[App, Spec]] = (),
         remembered: Callable[[str, str], Instance | None] = lambda app, id: None,
-        process: Driver | None = None,
-        static: Driver | None = None,
+        drivers: Mapping[DriverName, Driver] | None = None,
+        url: str = "",
         start_limit: int = START_LIMIT,
         rng: random.Random | None = None,
         clock_s: Callable[[], float] = time.monotonic,
@@ -67,14 +75,18 @@ class Agent:
         """Args:
         owner: the writer id that stands in the records.
         remembered: what the catalog still holds of an instance; its cordon and an operator's stop are kept.
+        drivers: beside the ones for plain addresses and for commands, or in place of them.
+        url: where others can ask this agent; stands in the records.
         """
         # Incarnations must not repeat, so the randomness is the system's unless a test gives its own.
         self._rng = rng or random.SystemRandom()
-        self._process: Driver = process or ProcessDriver(rng=self._rng, clock_s=clock_s)
-        self._static: Driver = static or StaticDriver()
+        self._drivers: dict[DriverName, Driver] = {DriverName.STATIC: StaticDriver(), **(drivers or {})}
+        if DriverName.PROCESS not in self._drivers:
+            self._drivers[DriverName.PROCESS] = ProcessDriver(rng=self._rng, clock_s=clock_s)
         self._remembered = remembered
         self._initial = tuple(instances)
         self._owned: dict[InstanceKey, Owned] = {}
+        self._specs: dict[InstanceKey, Spec] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._client: httpx2.AsyncClient = check_client()
         self._context = Context(
@@ -86,13 +98,15 @@ class Agent:
             rng=self._rng,
             clock_s=clock_s,
             wall_clock_s=wall_clock_s,
+            url=url,
         )
 
     def __repr__(self) -> str:
         return f"<Agent {self._context.owner} {list(self._owned.values())}>"
 
     async def __aenter__(self) -> Self:
-        for driver in (self._process, self._static):
+        for name, driver in self._drivers.items():
+            await self._refresh(name)
             watcher = self._context.tasks.create_task(self._watch(driver), name=f"watch {driver!r}")
             self._watchers.append(watcher)
         for app, spec in self._initial:
@@ -104,14 +118,30 @@ class Agent:
     ) -> None:
         try:
             async with asyncio.TaskGroup() as stops:
-                for owned in self._owned.values():
-                    stops.create_task(owned.close())
+                for key, owned in self._owned.items():
+                    stops.create_task(owned.close(leave=self._outlives(key)))
         finally:
             for watcher in self._watchers:
                 watcher.cancel()
-            await self._process.aclose()
-            await self._static.aclose()
+            for driver in self._drivers.values():
+                await driver.aclose()
             await self._client.aclose()
+
+    async def refresh(self) -> None:
+        """Ask every platform for everything again: events may have been missed."""
+        for name in self._drivers:
+            await self._refresh(name)
+
+    async def _refresh(self, name: DriverName) -> None:
+        try:
+            await self._drivers[name].refresh()
+        except DriverError as error:
+            # Its instances are as they were known; the next time may be better.
+            logger.warning("platform cannot be asked", driver=name.value, error=str(error))
+
+    def _outlives(self, key: InstanceKey) -> bool:
+        """Whether a platform runs it, and goes on doing so without this agent."""
+        return self._specs[key].platform is not None
 
     # --- what it owns ------------------------------------------------------------------
 
@@ -119,14 +149,17 @@ class Agent:
         """Own one more instance and publish it. A plain address counts as started at once; a command is not started.
 
         Raises:
-            ValueError: it is owned already.
+            ValueError: it is owned already, or this agent has no driver for it.
         """
         if spec.key in self._owned:
             raise ValueError(f"instance {spec.key} exists twice")
-        driver = self._process if spec.command else self._static
+        driver = self._drivers.get(spec.driver)
+        if driver is None:
+            raise ValueError(f"instance {spec.key} needs the driver {spec.driver}, which this agent does not have")
         owned = Owned(self._context, app, spec, driver, self._remembered(*spec.key))
         await owned.open()
         self._owned[spec.key] = owned
+        self._specs[spec.key] = spec
         return owned.instance
 
     async def remove(self, app: str, id: str) -> bool:
@@ -135,7 +168,8 @@ class Agent:
         owned = self._owned.get(key)
         if owned is None:
             return False
-        await owned.close()
+        await owned.close(leave=self._outlives(key))
+        self._specs.pop(key, None)
         if self._owned.pop(key, None) is not None:
             self._context.publish.delete("instance", str(key))
         return True
@@ -145,7 +179,7 @@ class Agent:
             async for observed in seen:
                 owned = self._owned.get(observed.key)
                 if owned is not None:
-                    owned.ended(observed)
+                    owned.seen(observed)
 
     # --- AgentApi ----------------------------------------------------------------------
 
@@ -160,6 +194,29 @@ class Agent:
         if owned is None:
             return Refused(_unknown(app, id))
         return await owned.stop(hold=hold)
+
+    async def suspend(self, app: str, id: str, *, hold: bool = True) -> StopOutcome:
+        owned = self._owned.get(InstanceKey(app, id))
+        if owned is None:
+            return Refused(_unknown(app, id))
+        return await owned.suspend(hold=hold)
+
+    async def prepare(self, app: str, id: str, incarnation: str, rest: Rest) -> PrepareOutcome:
+        owned = self._owned.get(InstanceKey(app, id))
+        if owned is None:
+            return Refused(_unknown(app, id))
+        return owned.prepare(incarnation, rest)
+
+    async def sleep(self, app: str, id: str, token: str) -> StopOutcome:
+        owned = self._owned.get(InstanceKey(app, id))
+        if owned is None:
+            return Refused(_unknown(app, id))
+        return await owned.sleep(token)
+
+    async def stay(self, app: str, id: str, token: str) -> None:
+        owned = self._owned.get(InstanceKey(app, id))
+        if owned is not None:
+            owned.stay(token)
 
     async def cordon(self, app: str, id: str, cordoned: bool) -> CordonOutcome:
         owned = self._owned.get(InstanceKey(app, id))

@@ -26,11 +26,31 @@ class InstanceKey(NamedTuple):
         return f"{self.app}/{self.id}"
 
 
+class DriverName(StrEnum):
+    """Who runs an instance. A closed set: each has its class in `gateway.agent`."""
+
+    STATIC = "static"
+    PROCESS = "process"
+    DOCKER = "docker"
+    FLY = "fly"
+    KUBERNETES = "kubernetes"
+
+
+class Rest(StrEnum):
+    """How an instance sleeps."""
+
+    STOP = "stop"
+    """Nothing of it runs; its memory is lost."""
+    SUSPEND = "suspend"
+    """It is frozen with its memory, and goes on where it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """How to run one instance: a plain address, or a command whose process listens on `{port}`.
+    """How to run one instance: a plain address, a command whose process listens on `{port}`, or what a platform
+    already has under a name of its own.
 
-    With both, the command is started and listens at that fixed address.
+    With address and command, the command is started and listens at that fixed address.
     """
 
     key: InstanceKey
@@ -40,10 +60,24 @@ class Spec:
     """`{port}` in it, and in the values of `env`, becomes the port to listen on."""
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    platform: DriverName | None = None
+    """None: a command is run by the process driver, a plain address by nobody."""
+    target: str = ""
+    """What the platform calls it: a container's id, a Machine's id, `statefulset/NAME/ORDINAL`."""
+    port: int = 0
+    """Where it listens on the platform's network."""
 
     def __post_init__(self) -> None:
-        if self.address is None and not self.command:
+        if self.platform is not None and not (self.target and self.port):
+            raise ValueError(f"instance {self.key} needs the platform's name for it and a port")
+        if self.platform is None and self.address is None and not self.command:
             raise ValueError(f"instance {self.key} needs an address or a command")
+
+    @property
+    def driver(self) -> DriverName:
+        if self.platform is not None:
+            return self.platform
+        return DriverName.PROCESS if self.command else DriverName.STATIC
 
 
 class FailureKind(StrEnum):
@@ -72,6 +106,10 @@ class FailureKind(StrEnum):
     """Its port is open, but the app's checks did not pass in time."""
     CANCELLED = "cancelled"
     """A stop was asked for while it started."""
+    NOT_SUSPENDABLE = "not-suspendable"
+    """Its driver cannot freeze it, or could not."""
+    NOT_PREPARED = "not-prepared"
+    """It is not started in this incarnation, or somebody wanted it before it slept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +141,7 @@ class Observed:
     key: InstanceKey
     incarnation: str
     running: bool
+    """False too while it is suspended."""
     address: Address | None = None
     """None when it does not run."""
     failure: Failure | None = None
@@ -111,6 +150,17 @@ class Observed:
     """The platform's own name for it, such as `pid 4711`."""
     output: str = ""
     """The last lines it printed, where the driver has them."""
+    suspended: bool = False
+    """Frozen: a start with the same incarnation resumes it."""
+
+
+class Running(NamedTuple):
+    """What a start led to."""
+
+    address: Address
+    """Where it will listen; it need not listen yet."""
+    incarnation: str
+    """The one that was asked for, unless the platform names lives itself."""
 
 
 class Driver(Protocol):
@@ -120,18 +170,41 @@ class Driver(Protocol):
     def startable(self) -> bool:
         """Whether `start` makes something run; False for plain addresses, which run by themselves."""
 
-    async def start(self, spec: Spec, incarnation: str) -> Address:
-        """Start it and return where it will listen; it need not listen yet.
+    @property
+    def suspendable(self) -> bool:
+        """Whether `suspend` freezes something."""
 
-        Idempotent for one incarnation: the address of what runs is returned. `incarnation` reaches the instance.
+    async def start(self, spec: Spec, incarnation: str) -> Running:
+        """Start it, or resume it if it is suspended in this incarnation.
+
+        Idempotent for one incarnation: what runs is answered. `incarnation` reaches the instance, where the platform
+        has a way. A platform that names lives itself ignores it, and answers its own name for the life that runs now.
         Two concurrent starts of one key are the agent's to prevent.
 
         Raises:
             DriverError: it does not run; or another incarnation of it does, which is left as it is.
         """
 
+    async def suspend(self, key: InstanceKey) -> None:
+        """Freeze it with its memory, and return when it is frozen. Freezing what is frozen is success.
+
+        Raises:
+            DriverError: it is not suspended, and is as it was before.
+        """
+
     async def stop(self, key: InstanceKey, grace_s: float) -> None:
-        """Return when nothing of it runs: asked politely, killed after `grace_s`. Stopping the absent is success."""
+        """Return when nothing of it runs: asked politely, killed after `grace_s`. Stopping the absent is success.
+
+        Raises:
+            DriverError: the platform cannot be asked, or refuses.
+        """
+
+    async def refresh(self) -> None:
+        """Ask the platform for everything again, for what events have missed; what changed is told by `watch`.
+
+        Raises:
+            DriverError: the platform cannot be asked.
+        """
 
     def inspect(self, key: InstanceKey) -> Observed | None:
         """What is known of it without waiting; None for what this driver never started or has stopped."""
@@ -140,13 +213,14 @@ class Driver(Protocol):
         """Everything `inspect` would answer for."""
 
     def watch(self) -> AsyncGenerator[Observed, None]:
-        """Yield an instance when it ended by itself. One watcher at a time; it ends when it is closed or cancelled.
+        """Yield an instance when it changed by itself: it ended, or somebody else started, froze or stopped it.
 
-        An instance that ends twice before it is read is yielded once, as it is last known: compare incarnations.
+        One watcher at a time; it ends when it is closed or cancelled. An instance that changes twice before it is read
+        is yielded once, as it is last known: compare incarnations.
         """
 
     async def aclose(self) -> None:
-        """Kill what still runs and free everything. Idempotent."""
+        """Free everything. Children of this process are killed; what a platform runs goes on. Idempotent."""
 
 
 # --- records ---------------------------------------------------------------------------
@@ -197,6 +271,18 @@ class Refused:
 
 
 StopOutcome = Stopped | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """No gateway sends it anything new, once it knows the record. It sleeps when that is agreed, and `token` comes
+    back; a start ends the preparation, and so does time."""
+
+    instance: Instance
+    token: str
+
+
+PrepareOutcome = Prepared | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +341,18 @@ class AgentApi(Protocol):
 
         `hold` is the operator's stop: traffic does not wake it until a start with `release`.
         """
+
+    async def suspend(self, app: str, id: str, *, hold: bool = True) -> StopOutcome:
+        """Freeze it, and answer when it is frozen. `hold` as for `stop`."""
+
+    async def prepare(self, app: str, id: str, incarnation: str, rest: Rest) -> PrepareOutcome:
+        """Begin to put it to sleep, if this incarnation of it is started (docs/adr/0016-stops-are-agreed.md)."""
+
+    async def sleep(self, app: str, id: str, token: str) -> StopOutcome:
+        """All gateways agree: it sleeps now. Refused when the preparation was ended meanwhile."""
+
+    async def stay(self, app: str, id: str, token: str) -> None:
+        """Not all agree: it goes on as if nothing had been. Does nothing when the preparation was ended already."""
 
     async def cordon(self, app: str, id: str, cordoned: bool) -> CordonOutcome:
         """Take it out of placement, or back into it; what is pinned to it goes on."""

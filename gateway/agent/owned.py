@@ -1,33 +1,30 @@
-"""One instance the agent owns: its state, and the tasks that bring it up, down and look after it.
+"""One instance the agent owns: what is asked of it, and the tasks that bring it up and down.
 
-Every change goes through `_move` (a step of the table in core/lifecycle.py) or one of the flags, and is published at
-once. At most one task changes the state at any time: `_fly` from `starting` until it is up or down, `_land` from
-`started` until it is down; whoever asks meanwhile joins or waits. A caller may be cancelled at any await: it only
-watches.
+At most one task changes its state at any time: `_fly` from `starting` until it is up or down, `Life.land` and
+`Life.freeze` from `started` until it is still; whoever asks meanwhile joins or waits. A caller may be cancelled at any
+await: it only watches. A sleep that is only prepared is no task: `sleep` carries it out, and a start ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import random
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar, assert_never
-
-import httpx2
-import structlog
+import secrets
+from typing import Final, assert_never
 
 from gateway.agent.base import (
     Driver,
-    DriverError,
     Failure,
     FailureKind,
     Listed,
     NotReached,
     Observed,
-    Publish,
+    Prepared,
+    PrepareOutcome,
     Reached,
     Refused,
+    Rest,
+    Running,
     Spec,
     Started,
     StartFailed,
@@ -36,10 +33,8 @@ from gateway.agent.base import (
     Stopped,
     WaitOutcome,
 )
-from gateway.agent.health import HealthWatch
-from gateway.agent.incarnations import after
-from gateway.agent.probes import until_ready
-from gateway.core.bodies import instance_body
+from gateway.agent.flight import Context, Ended, Flight
+from gateway.agent.life import Life
 from gateway.core.lifecycle import (
     Backoff,
     Event,
@@ -48,109 +43,77 @@ from gateway.core.lifecycle import (
     counts_as_failed_start,
     plan_start,
     plan_stop,
-    step,
 )
 from gateway.core.model import Address, App, Instance, State
 
-READY_SHARE: Final = 0.95
-"""An instance gets this share of the app's wake_timeout to become ready: the rest is for telling those who wait why it
-did not."""
-PORT_ATTEMPTS: Final = 3
-"""Starts in a row when somebody else took the chosen port."""
-
-logger = structlog.get_logger(__name__)
-T = TypeVar("T")
+PREPARED_S: Final = 15.0
+"""How long a prepared sleep waits to be agreed. Whoever prepared it may be gone."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Context:
-    """What an agent's instances share."""
+class _Preparation:
+    """A sleep that was prepared and not carried out yet."""
 
-    tasks: asyncio.TaskGroup
-    publish: Publish
-    client: httpx2.AsyncClient
-    starts: asyncio.Semaphore
-    owner: str
-    rng: random.Random
-    clock_s: Callable[[], float]
-    wall_clock_s: Callable[[], float]
+    token: str
+    rest: Rest
+    address: Address
+    timer: asyncio.TimerHandle
 
 
 class Owned:
     """See the module. `remembered` is what the catalog still knows of it from an earlier life of this agent."""
 
     def __init__(self, context: Context, app: App, spec: Spec, driver: Driver, remembered: Instance | None) -> None:
+        self._life = Life(context, app, spec, driver, remembered)
         self._context = context
-        self._app = app
-        self._spec = spec
         self._driver = driver
-        self._instance = Instance(
-            app=spec.key.app,
-            id=spec.key.id,
-            region=spec.region,
-            state=State.CREATED if remembered is None or not driver.startable else State.STOPPED,
-            # A life of its own from the start, so that sessions of those before it are known to be over.
-            incarnation=self._next_life(remembered.incarnation if remembered is not None else "")
-            if driver.startable
-            else "0",
-            # An operator's word outlives the agent.
-            cordoned=remembered is not None and remembered.cordoned,
-            held_down=remembered is not None and remembered.held_down and driver.startable,
-            startable=driver.startable,
-            owner=context.owner,
-        )
-        self._failure: Failure | None = None
-        self._backoff = Backoff()
-        self._started_at_s = 0.0
-        self._ended: asyncio.Future[Failure] | None = None
+        self._spec = spec
+        self._flight_plan = Flight(context, app, spec, driver)
         self._flight: asyncio.Task[StartOutcome] | None = None
-        self._health: HealthWatch | None = None
-        self._changed = asyncio.Event()
+        self._ended: Ended | None = None
+        self._prepared: _Preparation | None = None
         self._closing = False
 
     def __repr__(self) -> str:
-        return f"<Owned {self._spec.key} {self._instance.state} {self._instance.incarnation}>"
+        return f"<Owned {self._life!r}>"
 
     @property
     def instance(self) -> Instance:
-        return self._instance
+        return self._life.instance
 
     def listed(self) -> Listed:
-        observed = self._driver.inspect(self._spec.key)
-        reason = self._failure.message if self._failure is not None else ""
-        if self._health is not None and self._health.reason:
-            reason = self._health.reason
-        return Listed(
-            instance=self._instance,
-            reason=reason,
-            retry_after_s=self._backoff.left_s(self._context.clock_s()),
-            detail=observed.detail if observed is not None else "",
-            output=observed.output if observed is not None else "",
-        )
-
-    # --- asked from outside ------------------------------------------------------------
+        return self._life.listed()
 
     async def open(self) -> None:
-        """Publish it for the first time; a plain address is started from here on."""
-        if self._driver.startable:
-            self._set()
-            return
-        address = await self._driver.start(self._spec, self._instance.incarnation)
-        self._up(Event.ADOPTED, address)
+        """Publish it for the first time; a plain address, and what runs already, is started from here on."""
+        observed = self._driver.inspect(self._spec.key)
+        if not self._driver.startable:
+            running = await self._driver.start(self._spec, self.instance.incarnation)
+            self._life.up(Event.ADOPTED, running)
+        elif observed is None:
+            self._life.change()
+        else:
+            self._life.change(incarnation=observed.incarnation)
+            self.seen(observed)
+
+    # --- up ----------------------------------------------------------------------------
 
     async def start(self, *, release: bool) -> StartOutcome:
+        life = self._life
         if release:
-            self._backoff = Backoff()
-            self._set(held_down=False)
+            life.backoff = Backoff()
+            life.change(held_down=False)
         while True:
-            state = self._instance.state
+            if self._prepared is not None:
+                self._stay()
+            state = self.instance.state
             if state is not State.STARTED and (refusal := self._refusal()) is not None:
                 return refusal
             match plan_start(state):
                 case StartPlan.RUNNING:
-                    return Started(self._instance)
+                    return Started(self.instance)
                 case StartPlan.WAIT:
-                    await self._until_down()
+                    await life.until_still()
                     continue
                 case StartPlan.BEGIN:
                     self._flight = self._take_off()
@@ -161,219 +124,233 @@ class Owned:
             assert self._flight is not None
             return await asyncio.shield(self._flight)
 
-    async def stop(self, *, hold: bool) -> StopOutcome:
-        if not self._driver.startable:
-            text = f"{self._spec.key} is a plain address: nothing here started it or can stop it"
-            return Refused(Failure(FailureKind.NOT_STARTABLE, text))
-        if hold:
-            self._set(held_down=True)
-        match plan_stop(self._instance.state):
-            case StopPlan.DOWN | StopPlan.JOIN:
-                pass
-            case StopPlan.CANCEL:
-                self._move(Event.STOP_ASKED)
-                self._end_start(Failure(FailureKind.CANCELLED, f"{self._spec.key} was stopped while it started"))
-            case StopPlan.BEGIN:
-                self._leave_started(Event.STOP_ASKED)
-                self._context.tasks.create_task(self._land(), name=f"stop {self._spec.key}")
-            case plan:
-                assert_never(plan)
-        await self._until_down()
-        return Stopped(self._instance)
-
-    def cordon(self, cordoned: bool) -> Instance:
-        self._set(cordoned=cordoned)
-        return self._instance
-
-    async def wait(self, state: State, timeout_s: float) -> WaitOutcome:
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self._instance.state is not state:
-                    await self._changed.wait()
-        except TimeoutError:
-            return NotReached(self._instance)
-        return Reached(self._instance)
-
-    async def close(self) -> None:
-        """Stop it for good; starts are refused from now on."""
-        self._closing = True
-        if self._driver.startable:
-            await self.stop(hold=False)
-            return
-        if self._health is not None:
-            self._health.cancel()
-        await self._driver.stop(self._spec.key, 0.0)
-
-    def ended(self, observed: Observed) -> None:
-        """Its driver saw it end."""
-        if observed.running or observed.incarnation != self._instance.incarnation:
-            return
-        match self._instance.state:
-            case State.STARTING:
-                early = Failure(FailureKind.EXITED, f"{self._spec.key} exited before it was ready", observed.output)
-                self._end_start(observed.failure or early)
-            case State.STARTED | State.SUSPENDING:
-                now_s = self._context.clock_s()
-                if observed.failure is None:
-                    self._backoff = Backoff()
-                elif counts_as_failed_start(now_s - self._started_at_s):
-                    self._backoff = self._backoff.failed(now_s, self._context.rng.random())
-                self._failure = observed.failure
-                self._leave_started(Event.EXITED if observed.failure is None else Event.CRASHED)
-            case State.CREATED | State.STOPPING | State.STOPPED | State.SUSPENDED | State.FAILED:
-                pass
-            case state:
-                assert_never(state)
-
-    # --- up ----------------------------------------------------------------------------
-
     def _refusal(self) -> StartFailed | None:
+        key, life = self._spec.key, self._life
         if self._closing:
-            return StartFailed(Failure(FailureKind.AGENT_CLOSING, f"the agent of {self._spec.key} is closing"))
-        if self._instance.held_down:
-            return StartFailed(Failure(FailureKind.HELD_DOWN, f"{self._spec.key} was stopped by an operator"))
-        left_s = self._backoff.left_s(self._context.clock_s())
-        if left_s > 0 and self._failure is not None:
-            return StartFailed(self._failure, left_s)
+            return StartFailed(Failure(FailureKind.AGENT_CLOSING, f"the agent of {key} is closing"))
+        if self.instance.held_down:
+            return StartFailed(Failure(FailureKind.HELD_DOWN, f"{key} was stopped by an operator"))
+        left_s = life.backoff.left_s(self._context.clock_s())
+        if left_s > 0 and life.failure is not None:
+            return StartFailed(life.failure, left_s)
         return None
 
     def _take_off(self) -> asyncio.Task[StartOutcome]:
-        self._failure = None
+        life = self._life
+        life.failure = None
         self._ended = asyncio.get_running_loop().create_future()
-        self._move(Event.START_ASKED, incarnation=self._new_incarnation())
+        # What was suspended goes on with its memory, in the life it had.
+        resumes = self.instance.state is State.SUSPENDED
+        life.move(Event.START_ASKED, incarnation=self.instance.incarnation if resumes else life.new_incarnation())
         return self._context.tasks.create_task(self._fly(), name=f"start {self._spec.key}")
 
     async def _fly(self) -> StartOutcome:
         assert self._ended is not None
-        result = await self._bring_up(self._ended)
-        if isinstance(result, Address) and not self._ended.done():
-            self._up(Event.READY, result)
-            return Started(self._instance)
-        failure = self._ended.result() if isinstance(result, Address) else result
+        life = self._life
+        result = await self._flight_plan.bring_up(self.instance.incarnation, self._ended, self._renamed)
+        if isinstance(result, Running) and not self._ended.done():
+            life.up(Event.READY, result)
+            return Started(self.instance)
+        failure = self._ended.result() if isinstance(result, Running) else result
         # Whoever asked for the stop gave it a grace; what never became ready has nothing to save.
         asked = failure.kind is FailureKind.CANCELLED
-        await self._driver.stop(self._spec.key, self._app.stop_grace_s if asked else 0.0)
-        if self._instance.state is State.STOPPING:
-            self._move(Event.GONE)
+        await life.end(life.app.stop_grace_s if asked else 0.0)
+        if self.instance.state is State.STOPPING:
+            life.move(Event.GONE)
             return StartFailed(failure)
-        now_s = self._context.clock_s()
-        self._failure = failure
-        self._backoff = self._backoff.failed(now_s, self._context.rng.random())
-        self._move(Event.START_FAILED)
-        return StartFailed(failure, self._backoff.left_s(now_s))
+        life.failure = failure
+        left_s = life.failed_once_more()
+        life.move(Event.START_FAILED)
+        return StartFailed(failure, left_s)
 
-    async def _bring_up(self, ended: asyncio.Future[Failure]) -> Address | Failure:
-        stopped = await _unless(ended, self._context.starts.acquire())
-        if isinstance(stopped, Failure):
-            return stopped
-        # From here on, not from when it was asked for: waiting for a turn is not its fault.
-        deadline_s = asyncio.get_running_loop().time() + self._app.wake_timeout_s * READY_SHARE
-        try:
-            result = await self._attempt(ended, deadline_s)
-            for _ in range(PORT_ATTEMPTS - 1):
-                if isinstance(result, Address) or result.kind is not FailureKind.PORT_TAKEN:
-                    break
-                if self._instance.state is not State.STARTING or self._spec.address is not None:
-                    break
-                # An incarnation of its own, so that a late report of the first end is not taken for the second's.
-                self._instance = dataclasses.replace(self._instance, incarnation=self._new_incarnation())
-                ended = self._ended = asyncio.get_running_loop().create_future()
-                result = await self._attempt(ended, deadline_s)
-            return result
-        finally:
-            self._context.starts.release()
-
-    async def _attempt(self, ended: asyncio.Future[Failure], deadline_s: float) -> Address | Failure:
-        if ended.done():
-            return ended.result()
-        key = self._spec.key
-        try:
-            address = await self._driver.start(self._spec, self._instance.incarnation)
-        except DriverError as error:
-            return error.failure
-        ready = until_ready(key, address, self._app.checks, self._context.client, deadline_s)
-        outcome = await _unless(ended, ready)
-        if not isinstance(outcome, Failure):
-            return address
-        if outcome.kind in {FailureKind.NEVER_LISTENED, FailureKind.CHECK_FAILED}:
-            observed = self._driver.inspect(key)
-            if observed is not None and observed.output:
-                return dataclasses.replace(outcome, detail=f"{outcome.detail}; its last output:\n{observed.output}")
-        return outcome
-
-    def _up(self, event: Event, address: Address) -> None:
-        self._started_at_s = self._context.clock_s()
-        self._move(event, address=address, healthy=True)
-        if self._app.checks:
-            # What was just found ready is not asked again at once.
-            self._health = HealthWatch(
-                self._spec.key,
-                address,
-                self._app.checks,
-                self._context,
-                self._set_health,
-                at_once=event is Event.ADOPTED,
-            )
-
-    # --- down --------------------------------------------------------------------------
-
-    async def _land(self) -> None:
-        await self._driver.stop(self._spec.key, self._app.stop_grace_s)
-        self._backoff = Backoff()
-        self._move(Event.GONE)
-
-    def _leave_started(self, event: Event) -> None:
-        if self._health is not None:
-            self._health.cancel()
-            self._health = None
-        self._move(event, address=None, healthy=True)
+    def _renamed(self) -> tuple[str, Ended]:
+        """Another incarnation for another try, unless the start was called off."""
+        assert self._ended is not None
+        if self.instance.state is State.STARTING:
+            self._life.rename()
+            self._ended = asyncio.get_running_loop().create_future()
+        return self.instance.incarnation, self._ended
 
     def _end_start(self, failure: Failure) -> None:
         assert self._ended is not None
         if not self._ended.done():
             self._ended.set_result(failure)
 
-    async def _until_down(self) -> None:
-        while self._instance.state is State.STOPPING:
-            await self._changed.wait()
+    # --- down --------------------------------------------------------------------------
 
-    # --- changes -----------------------------------------------------------------------
+    async def stop(self, *, hold: bool) -> StopOutcome:
+        if not self._driver.startable:
+            text = f"{self._spec.key} is a plain address: nothing here started it or can stop it"
+            return Refused(Failure(FailureKind.NOT_STARTABLE, text))
+        life = self._life
+        if hold:
+            life.change(held_down=True)
+        if self._prepared is not None:
+            self._stay()
+        while (plan := plan_stop(self.instance.state)) is StopPlan.WAIT:
+            await life.until_still()
+        match plan:
+            case StopPlan.DOWN | StopPlan.JOIN:
+                pass
+            case StopPlan.CANCEL:
+                life.move(Event.STOP_ASKED)
+                self._end_start(Failure(FailureKind.CANCELLED, f"{self._spec.key} was stopped while it started"))
+            case StopPlan.BEGIN:
+                life.leave(Event.STOP_ASKED)
+                self._context.tasks.create_task(life.land(), name=f"stop {self._spec.key}")
+            case _:
+                assert_never(plan)
+        await life.until_still()
+        return Stopped(self.instance)
 
-    def _new_incarnation(self) -> str:
-        return self._next_life(self._instance.incarnation)
+    async def suspend(self, *, hold: bool) -> StopOutcome:
+        key, life = self._spec.key, self._life
+        if not self._driver.suspendable:
+            return Refused(Failure(FailureKind.NOT_SUSPENDABLE, f"{key} cannot be suspended: its driver has no way to"))
+        if self._prepared is not None:
+            self._stay()
+        if self.instance.state is State.STARTED:
+            life.failure = None
+            life.leave(Event.SUSPEND_ASKED)
+            self._context.tasks.create_task(life.freeze(), name=f"suspend {key}")
+        await life.until_still()
+        if self.instance.state is not State.SUSPENDED:
+            text = f"{key} is {self.instance.state}: only what is started can be suspended"
+            return Refused(life.failure or Failure(FailureKind.NOT_SUSPENDABLE, text))
+        if hold:
+            life.change(held_down=True)
+        return Stopped(self.instance)
 
-    def _next_life(self, previous: str) -> str:
-        return after(previous, int(self._context.wall_clock_s() * 1000))
+    async def close(self, *, leave: bool) -> None:
+        """Stop it for good, or `leave` it running; starts are refused from now on."""
+        self._closing = True
+        if self._driver.startable and not leave:
+            await self.stop(hold=False)
+            return
+        self._life.end_checks()
+        if not self._driver.startable:
+            await self._driver.stop(self._spec.key, 0.0)
 
-    def _set_health(self, healthy: bool, reason: str) -> None:
-        logger.info("instance health", instance=str(self._spec.key), healthy=healthy, reason=reason)
-        self._set(healthy=healthy)
+    # --- sleep -------------------------------------------------------------------------
 
-    def _move(self, event: Event, **changes: Any) -> None:
-        self._set(state=step(self._instance.state, event), **changes)
-        failure = self._failure if self._instance.state is State.FAILED else None
-        logger.info(
-            "instance " + self._instance.state.value,
-            instance=str(self._spec.key),
-            incarnation=self._instance.incarnation,
-            reason=failure.message if failure is not None else "",
-            detail=failure.detail if failure is not None else "",
-        )
+    def prepare(self, incarnation: str, rest: Rest) -> PrepareOutcome:
+        instance, address = self.instance, self.instance.address
+        if rest is Rest.SUSPEND and not self._driver.suspendable:
+            rest = Rest.STOP
+        ready = instance.state is State.STARTED and instance.incarnation == incarnation and not self._closing
+        if not ready or address is None or not self._driver.startable:
+            text = f"{self._spec.key} is not started in incarnation {incarnation}"
+            return Refused(Failure(FailureKind.NOT_PREPARED, text))
+        token = secrets.token_hex(8)
+        timer = asyncio.get_running_loop().call_later(PREPARED_S, self.stay, token)
+        self._prepared = _Preparation(token, rest, address, timer)
+        # Without an address nothing is sent to it; who wants it asks for a start, which ends this.
+        event = Event.SUSPEND_ASKED if rest is Rest.SUSPEND else Event.STOP_ASKED
+        self._life.move(event, address=None, sleep=token)
+        return Prepared(self.instance, token)
 
-    def _set(self, **changes: Any) -> None:
-        """Change, publish, and wake whoever waits for a change."""
-        self._instance = dataclasses.replace(self._instance, **changes)
-        body = {**instance_body(self._instance), "reason": self._failure.message if self._failure is not None else ""}
-        self._context.publish.put("instance", str(self._spec.key), body)
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+    async def sleep(self, token: str) -> StopOutcome:
+        prepared, life = self._prepared, self._life
+        if prepared is None or prepared.token != token:
+            return Refused(Failure(FailureKind.NOT_PREPARED, f"somebody wanted {self._spec.key} before it slept"))
+        self._forget_preparation()
+        life.end_checks()
+        life.change(sleep="", healthy=True)
+        rests = life.freeze() if prepared.rest is Rest.SUSPEND else life.land()
+        self._context.tasks.create_task(rests, name=f"{prepared.rest} {self._spec.key}")
+        await life.until_still()
+        return Stopped(self.instance)
 
+    def stay(self, token: str) -> None:
+        if self._prepared is not None and self._prepared.token == token:
+            self._stay()
 
-async def _unless(ended: asyncio.Future[Failure], work: Coroutine[Any, Any, T]) -> T | Failure:
-    """Return the work's result, or why it was given up when `ended` came first."""
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(work)
-        both: set[asyncio.Future[Any]] = {task, ended}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        task.cancel()
-    return ended.result() if task.cancelled() else task.result()
+    def _stay(self) -> None:
+        """End a preparation: it goes on as it was."""
+        prepared = self._prepared
+        assert prepared is not None
+        self._forget_preparation()
+        self._life.move(Event.STAYED, address=prepared.address, sleep="")
+
+    def _forget_preparation(self) -> None:
+        assert self._prepared is not None
+        self._prepared.timer.cancel()
+        self._prepared = None
+
+    # --- the rest ----------------------------------------------------------------------
+
+    def cordon(self, cordoned: bool) -> Instance:
+        self._life.change(cordoned=cordoned)
+        return self.instance
+
+    async def wait(self, state: State, timeout_s: float) -> WaitOutcome:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.instance.state is not state:
+                    await self._life.changed.wait()
+        except TimeoutError:
+            return NotReached(self.instance)
+        return Reached(self.instance)
+
+    def seen(self, observed: Observed) -> None:
+        """Its driver saw it change by itself."""
+        if not self._driver.startable:
+            return
+        if self._prepared is not None and not observed.running:
+            self._stay()
+        if observed.running and observed.address is not None:
+            self._found(Running(observed.address, observed.incarnation))
+        elif observed.incarnation == self.instance.incarnation:
+            if observed.suspended:
+                self._frozen_by_others()
+            else:
+                self._gone(observed)
+
+    def _found(self, running: Running) -> None:
+        """It runs, and not because of us."""
+        match self.instance.state:
+            case State.CREATED | State.STOPPED | State.FAILED:
+                self._life.failure = None
+                self._life.up(Event.ADOPTED, running)
+            case State.STARTED if running.incarnation != self.instance.incarnation:
+                # It was restarted behind our back: the memory that was there is gone.
+                self._life.leave(Event.EXITED)
+                self._life.up(Event.ADOPTED, running)
+            case State.SUSPENDED:
+                self._life.move(Event.START_ASKED)
+                self._life.up(Event.READY, running)
+            case _:
+                pass
+
+    def _frozen_by_others(self) -> None:
+        match self.instance.state:
+            case State.STARTED:
+                self._life.leave(Event.SUSPEND_ASKED)
+                self._life.move(Event.FROZEN)
+            case State.CREATED | State.STOPPED | State.FAILED:
+                self._life.move(Event.START_ASKED)
+                self._life.move(Event.READY)
+                self._life.move(Event.SUSPEND_ASKED)
+                self._life.move(Event.FROZEN)
+            case _:
+                pass
+
+    def _gone(self, observed: Observed) -> None:
+        life = self._life
+        match self.instance.state:
+            case State.STARTING:
+                early = Failure(FailureKind.EXITED, f"{self._spec.key} exited before it was ready", observed.output)
+                self._end_start(observed.failure or early)
+            case State.STARTED | State.SUSPENDING:
+                if observed.failure is None:
+                    life.backoff = Backoff()
+                elif counts_as_failed_start(self._context.clock_s() - life.started_at_s):
+                    life.failed_once_more()
+                life.failure = observed.failure
+                life.leave(Event.EXITED if observed.failure is None else Event.CRASHED)
+            case State.SUSPENDED:
+                life.move(Event.SNAPSHOT_LOST)
+            case State.CREATED | State.STOPPING | State.STOPPED | State.FAILED:
+                pass
+            case state:
+                assert_never(state)

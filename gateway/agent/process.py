@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.agent.base import DriverError, Failure, FailureKind, InstanceKey, Observed, Spec
+from gateway.agent.base import DriverError, Failure, FailureKind, InstanceKey, Observed, Running, Spec
 from gateway.agent.child import Child
 from gateway.agent.environ import fill_port, instance_environ
 from gateway.agent.leash import Leash
@@ -37,15 +37,16 @@ class _Run:
     incarnation: str
     address: Address
     child: Child
-    stopped: bool = False
+    suspended: bool = False
 
     def observed(self) -> Observed:
         ended = self.child.ended.is_set()
         return Observed(
             key=self.spec.key,
             incarnation=self.incarnation,
-            running=not ended,
-            address=None if ended else self.address,
+            running=not ended and not self.suspended,
+            suspended=self.suspended and not ended,
+            address=None if ended or self.suspended else self.address,
             failure=self._failure() if ended and not self.child.stop_asked else None,
             detail=f"pid {self.child.pid}",
             output=self.child.lines.tail(),
@@ -94,17 +95,24 @@ class ProcessDriver:
     def leash(self) -> Leash:
         return self._leash
 
-    async def start(self, spec: Spec, incarnation: str) -> Address:
+    @property
+    def suspendable(self) -> bool:
+        return True
+
+    async def start(self, spec: Spec, incarnation: str) -> Running:
         run = self._runs.get(spec.key)
         if run is not None and not run.child.ended.is_set():
             if run.incarnation == incarnation:
-                return run.address
+                if run.suspended:
+                    run.suspended = False
+                    run.child.signal_group(signal.SIGCONT)
+                return Running(run.address, incarnation)
             text = f"{spec.key} still runs as incarnation {run.incarnation}; stop it before {incarnation} is started"
             raise DriverError(Failure(FailureKind.REFUSED, text))
         address = self._choose_address(spec)
         self._given.add(address.port)
         try:
-            return await self._launch(spec, incarnation, address)
+            return Running(await self._launch(spec, incarnation, address), incarnation)
         finally:
             self._given.discard(address.port)
 
@@ -122,10 +130,25 @@ class ProcessDriver:
             self._tell(run)
         return address
 
+    async def suspend(self, key: InstanceKey) -> None:
+        """SIGSTOP to the whole group: it keeps its memory and its connections, and uses no CPU."""
+        run = self._runs.get(key)
+        if run is None or run.child.ended.is_set():
+            raise DriverError(Failure(FailureKind.NOT_SUSPENDABLE, f"{key} does not run"))
+        run.child.signal_group(signal.SIGSTOP)
+        run.suspended = True
+
+    async def refresh(self) -> None:
+        """Nothing of a child of this process goes unnoticed."""
+
     async def stop(self, key: InstanceKey, grace_s: float) -> None:
         run = self._runs.get(key)
         if run is None:
             return
+        if run.suspended:
+            # A frozen process acts on SIGTERM only once it goes on.
+            run.suspended = False
+            run.child.signal_group(signal.SIGCONT)
         await run.child.stop(grace_s)
         self._leash.remove(run.child.pid)
         if self._runs.get(key) is run:

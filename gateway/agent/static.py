@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from gateway.agent.base import DriverError, Failure, FailureKind, InstanceKey, Observed, Spec
-from gateway.core.model import Address
+from gateway.agent.base import DriverError, Failure, FailureKind, InstanceKey, Observed, Running, Spec
 
 
 class StaticDriver:
@@ -22,7 +21,11 @@ class StaticDriver:
     def startable(self) -> bool:
         return False
 
-    async def start(self, spec: Spec, incarnation: str) -> Address:
+    @property
+    def suspendable(self) -> bool:
+        return False
+
+    async def start(self, spec: Spec, incarnation: str) -> Running:
         if spec.address is None:
             raise DriverError(Failure(FailureKind.NOT_STARTABLE, f"{spec.key} has no address"))
         known = self._known.get(spec.key)
@@ -30,7 +33,13 @@ class StaticDriver:
             text = f"{spec.key} is known as incarnation {known.incarnation}; stop it before {incarnation} is started"
             raise DriverError(Failure(FailureKind.REFUSED, text))
         self._known[spec.key] = Observed(spec.key, incarnation, running=True, address=spec.address, detail="address")
-        return spec.address
+        return Running(spec.address, incarnation)
+
+    async def suspend(self, key: InstanceKey) -> None:
+        raise DriverError(Failure(FailureKind.NOT_SUSPENDABLE, f"{key} is a plain address: nothing here can freeze it"))
+
+    async def refresh(self) -> None:
+        """There is nothing to ask."""
 
     async def stop(self, key: InstanceKey, grace_s: float) -> None:
         self._known.pop(key, None)

@@ -13,7 +13,7 @@ from gateway.config.faults import shown
 from gateway.config.lines import KeyPath
 from gateway.config.sections import AppSection, GatewaySettings, InstanceSection
 from gateway.config.validate import Finding, Table
-from gateway.core.model import Address
+from gateway.core.model import Address, AutoStop
 from gateway.core.replay_settings import Scope
 
 
@@ -35,6 +35,7 @@ def check_across(gateway: Table[GatewaySettings], apps: tuple[AppTables, ...]) -
     yield from _routes(apps)
     for app in apps:
         yield from _concurrency(app.app)
+        yield from _sleep(app.app)
         yield from _replay_sources(app.app)
         yield from _replay_cache(app.app)
         yield from _instance_ids(app)
@@ -116,6 +117,16 @@ def _routes(apps: tuple[AppTables, ...]) -> Iterator[Finding]:
                 yield Finding(where, f"{what} already belongs to app {owner}", "give one of them another host or path")
             elif host in section.hosts[:number]:
                 yield Finding(where, f"{shown(host)} is listed twice", "remove one")
+
+
+def _sleep(app: Table[AppSection]) -> Iterator[Finding]:
+    """An app that is put to sleep and never woken is down for good."""
+    settings = app.section
+    if settings is None or app.faulty & {"auto_stop", "auto_start"}:
+        return
+    if settings.auto_stop is not AutoStop.OFF and not settings.auto_start:
+        message = f'is "{settings.auto_stop}", but `auto_start` is off: what sleeps would never wake'
+        yield Finding((*app.path, "auto_stop"), message, 'set auto_start = true, or auto_stop = "off"')
 
 
 def _concurrency(app: Table[AppSection]) -> Iterator[Finding]:

@@ -36,6 +36,7 @@ from gateway.config.values import (
     RequestPath,
     Seconds,
     SizeBytes,
+    SomeCount,
     SomeSeconds,
     VariableName,
 )
@@ -43,6 +44,7 @@ from gateway.core.model import (
     Address,
     App,
     AppProtocol,
+    AutoStop,
     Check,
     Concurrency,
     ConcurrencyType,
@@ -222,6 +224,14 @@ class AppSection(Section):
     """Whether `fly-force-instance-id`, `fly-prefer-instance-id` and the other steering headers are obeyed."""
     auto_start: Bool = _APP.auto_start
     """Whether a request starts a sleeping instance."""
+    auto_stop: AutoStop = _APP.auto_stop
+    """What happens to an instance that nobody needs: it goes on, is stopped, or is suspended with its memory."""
+    min_running: SomeCount = _APP.min_running
+    """Instances of the app that are never put to sleep for being idle."""
+    idle_after_s: SomeSeconds = _APP.idle_after_s
+    """How long nothing must happen to an instance before it is put to sleep."""
+    idle_grace_s: Seconds = _APP.idle_grace_s
+    """After a start, how long idleness does not count."""
     wake_timeout_s: SomeSeconds = _APP.wake_timeout_s
     """How long a request is held for an instance that starts or is full."""
     wake_queue: Count = _APP.wake_queue

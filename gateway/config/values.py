@@ -247,6 +247,7 @@ def argument(value: object) -> str:
 
 Text = Annotated[str, Strict()]
 Bool = Annotated[bool, Strict(), Written("true or false")]
+SomeCount = Annotated[int, Strict(), Field(ge=0, le=MAX_COUNT), Written("number")]
 Count = Annotated[int, Strict(), Field(ge=1, le=MAX_COUNT), Written("number")]
 Seconds = Annotated[float, PlainValidator(seconds), Written("duration")]
 SomeSeconds = Annotated[float, PlainValidator(_some_seconds), Written("duration")]

@@ -33,9 +33,11 @@ from gateway.core.model import (
     Address,
     App,
     AppProtocol,
+    AutoStop,
     Check,
     Concurrency,
     ConcurrencyType,
+    IdleStreams,
     Instance,
     KeyRule,
     KeySource,
@@ -47,6 +49,8 @@ from gateway.core.replay_settings import replay_cache, replay_sources, rule_body
 
 _NUMERIC = re.compile(r"[0-9.]+|.*\.[0-9]+|(?:.*\.)?0x[0-9a-f]*", re.ASCII)
 _INCARNATION = re.compile(r"[0-9a-zA-Z]{1,16}", re.ASCII)
+_AGENT = re.compile(r"(?:https?://[0-9A-Za-z.:\[\]-]{1,260})?", re.ASCII)
+_SLEEP = re.compile(r"[0-9a-f]{0,32}", re.ASCII)
 _OWNER = re.compile(r"[!-~]{0,128}", re.ASCII)
 _QUERY_NAME = re.compile(r"[\x21-\x25\x27-\x3c\x3e-\x7e]+", re.ASCII)
 _REQUEST_PATH = re.compile(r"/[\x21\x22\x24-\x7e]*", re.ASCII)
@@ -77,6 +81,11 @@ def app_body(app: App) -> dict[str, object]:
         "affinity_cookie": app.affinity_cookie,
         "steering": app.steering,
         "auto_start": app.auto_start,
+        "auto_stop": app.auto_stop,
+        "min_running": app.min_running,
+        "idle_after": app.idle_after_s,
+        "idle_grace": app.idle_grace_s,
+        "idle_streams": app.idle_streams,
         "wake_timeout": app.wake_timeout_s,
         "wake_queue": app.wake_queue,
         "stop_grace": app.stop_grace_s,
@@ -109,6 +118,8 @@ def instance_body(instance: Instance) -> dict[str, object]:
         "held_down": instance.held_down,
         "startable": instance.startable,
         "owner": instance.owner,
+        "agent": instance.agent,
+        "sleep": instance.sleep,
     }
 
 
@@ -137,6 +148,11 @@ def parse_app(name: str, body: Mapping[str, object]) -> App | BadRecord:
             affinity_cookie=_cookie_name(get("affinity_cookie", _APP.affinity_cookie)),
             steering=boolean(get("steering", _APP.steering), "steering"),
             auto_start=boolean(get("auto_start", _APP.auto_start), "auto_start"),
+            auto_stop=word(get("auto_stop", _APP.auto_stop), "auto_stop", AutoStop),
+            min_running=count(get("min_running", _APP.min_running), "min_running", 0),
+            idle_after_s=seconds(get("idle_after", _APP.idle_after_s), "idle_after", 0.001),
+            idle_grace_s=seconds(get("idle_grace", _APP.idle_grace_s), "idle_grace"),
+            idle_streams=word(get("idle_streams", _APP.idle_streams), "idle_streams", IdleStreams),
             wake_timeout_s=seconds(get("wake_timeout", _APP.wake_timeout_s), "wake_timeout", 0.001),
             wake_queue=count(get("wake_queue", _APP.wake_queue), "wake_queue"),
             stop_grace_s=seconds(get("stop_grace", _APP.stop_grace_s), "stop_grace"),
@@ -170,6 +186,8 @@ def parse_instance(record_id: str, body: Mapping[str, object]) -> Instance | Bad
             held_down=boolean(get("held_down", _INSTANCE.held_down), "held_down"),
             startable=boolean(get("startable", _INSTANCE.startable), "startable"),
             owner=matching(get("owner", _INSTANCE.owner), "owner", _OWNER),
+            agent=matching(get("agent", _INSTANCE.agent), "agent", _AGENT),
+            sleep=matching(get("sleep", _INSTANCE.sleep), "sleep", _SLEEP),
         )
     except Wrong as wrong:
         return BadRecord(str(wrong), f"instance/{record_id}")

@@ -56,10 +56,10 @@ def word(value: object, name: str, words: type[_Word]) -> _Word:
     raise Wrong(f"{name} {shown(value)} is none of {', '.join(words)}")
 
 
-def count(value: object, name: str) -> int:
-    if type(value) is int and 1 <= value <= MAX_COUNT:
+def count(value: object, name: str, least: int = 1) -> int:
+    if type(value) is int and least <= value <= MAX_COUNT:
         return value
-    raise Wrong(f"{name} {shown(value)} is not a whole number from 1 to {MAX_COUNT}")
+    raise Wrong(f"{name} {shown(value)} is not a whole number from {least} to {MAX_COUNT}")
 
 
 def seconds(value: object, name: str, least: float = 0.0) -> float:

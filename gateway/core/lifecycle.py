@@ -12,8 +12,8 @@ Rules, each visible in the table:
 1. `started` means ready. Between the driver's start and readiness lies `starting`, and nothing is routed there.
 2. Every transient state (`starting`, `stopping`, `suspending`) ends by an event that the agent itself brings about,
    within a bound: the start's limit, the stop's grace. No instance stays in one for ever.
-3. A stop asked for during a start ends the start: `starting -> stopping`. A start asked for during a stop waits for it.
-   A start asked for while suspending interrupts it, as Fly's does.
+3. A stop asked for during a start ends the start: `starting -> stopping`. A start asked for during a stop waits for it,
+   unless the stop is only prepared: then it stays. So do a start and a stop asked for while it is being suspended.
 4. An exit is an event only where the instance was up (`started`, `suspending`). While it is starting, the exit is the
    reason of `START_FAILED`; while it is stopping, it is what `GONE` waits for.
 5. Whoever comes back from anything but `suspended` has a new incarnation: its memory is lost.
@@ -51,6 +51,8 @@ class Event(StrEnum):
     SUSPEND_ASKED = "suspend-asked"
     FROZEN = "frozen"
     """A suspend is complete."""
+    STAYED = "stayed"
+    """A stop or suspend that was prepared did not take place: somebody wanted it, or not all gateways agreed."""
     SNAPSHOT_LOST = "snapshot-lost"
     """What was suspended cannot be resumed: its next start is a cold one."""
     ADOPTED = "adopted"
@@ -69,13 +71,13 @@ TRANSITIONS: Final = MappingProxyType(
         (State.STARTED, Event.CRASHED): State.FAILED,
         (State.STARTED, Event.SUSPEND_ASKED): State.SUSPENDING,
         (State.STOPPING, Event.GONE): State.STOPPED,
+        (State.STOPPING, Event.STAYED): State.STARTED,
         (State.STOPPED, Event.START_ASKED): State.STARTING,
         (State.STOPPED, Event.ADOPTED): State.STARTED,
         (State.FAILED, Event.START_ASKED): State.STARTING,
         (State.FAILED, Event.ADOPTED): State.STARTED,
         (State.SUSPENDING, Event.FROZEN): State.SUSPENDED,
-        (State.SUSPENDING, Event.START_ASKED): State.STARTING,
-        (State.SUSPENDING, Event.STOP_ASKED): State.STOPPING,
+        (State.SUSPENDING, Event.STAYED): State.STARTED,
         (State.SUSPENDING, Event.EXITED): State.STOPPED,
         (State.SUSPENDING, Event.CRASHED): State.FAILED,
         (State.SUSPENDED, Event.START_ASKED): State.STARTING,
@@ -123,7 +125,7 @@ class StartPlan(Enum):
     JOIN = auto()
     """A start is under way: share its outcome."""
     WAIT = auto()
-    """A stop is under way: wait for its end, then ask again."""
+    """A stop or suspend is under way: wait for its end, then ask again."""
     BEGIN = auto()
 
 
@@ -136,6 +138,8 @@ class StopPlan(Enum):
     """A stop is under way: share its outcome."""
     CANCEL = auto()
     """A start is under way: end it, then it is stopped."""
+    WAIT = auto()
+    """It is being suspended: wait for the end of that, then ask again."""
     BEGIN = auto()
 
 
@@ -146,9 +150,9 @@ def plan_start(state: State) -> StartPlan:
             return StartPlan.RUNNING
         case State.STARTING:
             return StartPlan.JOIN
-        case State.STOPPING:
+        case State.STOPPING | State.SUSPENDING:
             return StartPlan.WAIT
-        case State.CREATED | State.STOPPED | State.FAILED | State.SUSPENDING | State.SUSPENDED:
+        case State.CREATED | State.STOPPED | State.FAILED | State.SUSPENDED:
             return StartPlan.BEGIN
         case _:
             assert_never(state)
@@ -163,7 +167,9 @@ def plan_stop(state: State) -> StopPlan:
             return StopPlan.JOIN
         case State.STARTING:
             return StopPlan.CANCEL
-        case State.STARTED | State.SUSPENDING | State.SUSPENDED:
+        case State.SUSPENDING:
+            return StopPlan.WAIT
+        case State.STARTED | State.SUSPENDED:
             return StopPlan.BEGIN
         case _:
             assert_never(state)

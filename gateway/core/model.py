@@ -55,6 +55,21 @@ class ConcurrencyType(StrEnum):
     CONNECTIONS = "connections"
 
 
+class AutoStop(StrEnum):
+    """What becomes of an instance that nobody needs."""
+
+    OFF = "off"
+    STOP = "stop"
+    SUSPEND = "suspend"
+
+
+class IdleStreams(StrEnum):
+    """Whether a silent GET stream keeps its instance up, or stays open at the gateway while the instance sleeps."""
+
+    COUNT = "count"
+    PARK = "park"
+
+
 class ReplayKey(StrEnum):
     """What a session's replay cache goes by."""
 
@@ -100,10 +115,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ReplayRule:
-    """One entry of an app's `replay_cache`: for how long, and by what, a replay's target is remembered.
-
-    Fly, "Dynamic request routing", section "Session-based replay caching".
-    """
+    """One entry of an app's `replay_cache` (Fly, "Session-based replay caching")."""
 
     type: ReplayKey
     name: str
@@ -148,6 +160,13 @@ class App:
     """Learned pins and listed sessions are forgotten after this long without a request."""
     concurrency: Concurrency = Concurrency()
     checks: tuple[Check, ...] = ()
+    auto_stop: AutoStop = AutoStop.OFF
+    min_running: int = 0
+    """Never fewer than these are left running when others are put to sleep."""
+    idle_after_s: float = 300.0
+    idle_grace_s: float = 60.0
+    """After a start, for how long idleness does not count."""
+    idle_streams: IdleStreams = IdleStreams.COUNT
     replay_sources: tuple[str, ...] = ()
     """Who may replay requests to this app beside the apps of its own org: `org:NAME`, `app:NAME`, or NAME for both."""
     replay_cache: tuple[ReplayRule, ...] = ()
@@ -175,6 +194,10 @@ class Instance:
     """A driver can start it."""
     owner: str = ""
     """Writer id of the agent or source that publishes it."""
+    agent: str = ""
+    """Where its agent can be asked, as `http://host:port`; empty for one that only its own process can ask."""
+    sleep: str = ""
+    """While it is being put to sleep: what every gateway repeats to say that it knows, and with which load."""
 
     @property
     def running(self) -> bool:

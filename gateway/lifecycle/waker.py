@@ -38,6 +38,9 @@ CODES: Final[dict[FailureKind, Code]] = {
     FailureKind.NEVER_LISTENED: Code.PM05,
     FailureKind.CHECK_FAILED: Code.PM05,
     FailureKind.CANCELLED: Code.PM10,
+    # Neither is said of a start.
+    FailureKind.NOT_SUSPENDABLE: Code.PM07,
+    FailureKind.NOT_PREPARED: Code.PM07,
 }
 """Fly's code for each way in which a start fails (docs "Error codes", class M)."""
 

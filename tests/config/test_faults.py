@@ -37,7 +37,7 @@ admin = "0.0.0.0:8081"
 connections = 0
 [apps.tools]
 wake_timeout = "soon"
-auto_stop = "stop"
+idle_streams = "park"
 concurrency = { soft = 9, hard = 3 }
 [[apps.tools.instances]]
 id = "i-1"
@@ -50,7 +50,7 @@ address = "127.0.0.1:9001"
         (3, "gateway.admin"),
         (5, "gateway.limits.connections"),
         (7, "apps.tools.wake_timeout"),
-        (8, "apps.tools.auto_stop"),
+        (8, "apps.tools.idle_streams"),
         (9, "apps.tools.concurrency.soft"),
         (10, "apps.tools.instances[0]"),
         (13, "apps.tools.instances[1].id"),
@@ -262,12 +262,18 @@ def test_a_value_that_asks_for_nothing_may_be_written(row: Unbuilt) -> None:
 
 
 def test_the_remedy_for_an_unbuilt_value_names_the_one_that_works() -> None:
-    expected = 'm.toml:2: apps.tools.auto_stop: "stop" is not built yet; remove it or set "off"'
-    assert the_fault(APP + 'auto_stop = "stop"') == expected
+    expected = 'm.toml:2: apps.tools.idle_streams: "park" is not built yet; remove it or set "count"'
+    assert the_fault(APP + 'idle_streams = "park"') == expected
 
 
-def test_false_is_not_taken_for_the_inert_zero() -> None:
-    assert "false is not built yet" in the_fault(APP + "min_running = false")
+def test_true_is_not_taken_for_the_inert_one() -> None:
+    assert "true is not built yet" in the_fault("[gateway]\nworkers = true\n[apps.tools]\n")
+
+
+def test_what_sleeps_must_be_able_to_wake() -> None:
+    told = the_fault(APP + 'auto_stop = "stop"\nauto_start = false')
+    assert "apps.tools.auto_stop" in told
+    assert "would never wake" in told
 
 
 def test_no_message_repeats_a_secret() -> None:

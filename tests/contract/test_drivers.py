@@ -74,7 +74,7 @@ async def answers(address: Address) -> str:
 async def test_a_started_instance_is_known_and_reachable(make_bench: MakeBench) -> None:
     async with make_bench() as bench:
         spec = bench.spec("i-1")
-        address = await bench.driver.start(spec, "aaaa0001")
+        address = (await bench.driver.start(spec, "aaaa0001")).address
         assert (await answers(address)).startswith("HTTP/1.1 200")
         observed = bench.driver.inspect(spec.key)
         assert observed is not None
@@ -94,9 +94,9 @@ async def test_a_started_instance_is_known_and_reachable(make_bench: MakeBench) 
 async def test_starting_the_same_incarnation_again_changes_nothing(make_bench: MakeBench) -> None:
     async with make_bench() as bench:
         spec = bench.spec("i-1")
-        first = await bench.driver.start(spec, "aaaa0001")
+        first = (await bench.driver.start(spec, "aaaa0001")).address
         before = bench.driver.inspect(spec.key)
-        assert await bench.driver.start(spec, "aaaa0001") == first
+        assert (await bench.driver.start(spec, "aaaa0001")).address == first
         assert before is not None
         after = bench.driver.inspect(spec.key)
         assert after is not None
@@ -107,7 +107,7 @@ async def test_starting_the_same_incarnation_again_changes_nothing(make_bench: M
 async def test_a_late_start_of_another_incarnation_is_refused(make_bench: MakeBench) -> None:
     async with make_bench() as bench:
         spec = bench.spec("i-1")
-        address = await bench.driver.start(spec, "aaaa0002")
+        address = (await bench.driver.start(spec, "aaaa0002")).address
         with pytest.raises(DriverError, match="aaaa0002") as caught:
             await bench.driver.start(spec, "aaaa0001")
         assert caught.value.failure.kind is FailureKind.REFUSED
@@ -120,7 +120,7 @@ async def test_a_late_start_of_another_incarnation_is_refused(make_bench: MakeBe
 async def test_a_stopped_instance_is_forgotten_and_can_be_started_again(make_bench: MakeBench) -> None:
     async with make_bench() as bench:
         spec = bench.spec("i-1")
-        first = await bench.driver.start(spec, "aaaa0001")
+        first = (await bench.driver.start(spec, "aaaa0001")).address
         await answers(first)
         await bench.driver.stop(spec.key, LIMIT_S)
         assert bench.driver.inspect(spec.key) is None
@@ -128,7 +128,7 @@ async def test_a_stopped_instance_is_forgotten_and_can_be_started_again(make_ben
         if bench.driver.startable:
             with pytest.raises(OSError, match=r"."):
                 await request(first)
-        second = await bench.driver.start(spec, "aaaa0002")
+        second = (await bench.driver.start(spec, "aaaa0002")).address
         assert (await answers(second)).startswith("HTTP/1.1 200")
 
 
@@ -154,7 +154,7 @@ async def test_instances_are_independent(make_bench: MakeBench) -> None:
             assert address_one != address_two
         await bench.driver.stop(one.key, LIMIT_S)
         assert bench.driver.inspect(two.key) is not None
-        assert (await answers(address_two)).startswith("HTTP/1.1 200")
+        assert (await answers(address_two.address)).startswith("HTTP/1.1 200")
 
 
 @both_loops
@@ -163,7 +163,7 @@ async def test_a_stop_that_was_asked_for_is_no_news(make_bench: MakeBench) -> No
         spec = bench.spec("i-1")
         async with aclosing(bench.driver.watch()) as seen, asyncio.TaskGroup() as tasks:
             first = tasks.create_task(seen.__anext__())
-            await answers(await bench.driver.start(spec, "aaaa0001"))
+            await answers((await bench.driver.start(spec, "aaaa0001")).address)
             await bench.driver.stop(spec.key, LIMIT_S)
             assert not first.done()
             first.cancel()
@@ -172,7 +172,7 @@ async def test_a_stop_that_was_asked_for_is_no_news(make_bench: MakeBench) -> No
 @both_loops
 async def test_closing_ends_everything_and_may_be_repeated(make_bench: MakeBench) -> None:
     async with make_bench() as bench:
-        address = await bench.driver.start(bench.spec("i-1"), "aaaa0001")
+        address = (await bench.driver.start(bench.spec("i-1"), "aaaa0001")).address
         await answers(address)
         await bench.driver.aclose()
         await bench.driver.aclose()
@@ -192,7 +192,7 @@ async def test_closing_ends_everything_and_may_be_repeated(make_bench: MakeBench
 async def test_an_exit_is_news_with_its_reason(status: int, kind: FailureKind | None) -> None:
     async with process_bench() as bench:
         spec = bench.spec("i-1")
-        address = await bench.driver.start(spec, "aaaa0001")
+        address = (await bench.driver.start(spec, "aaaa0001")).address
         await answers(address)
         async with aclosing(bench.driver.watch()) as seen:
             await request(address, f"/exit/{status}", "POST")
@@ -203,7 +203,7 @@ async def test_an_exit_is_news_with_its_reason(status: int, kind: FailureKind | 
         assert (observed.failure.kind if observed.failure is not None else None) is kind
         assert "i-1 listens" in observed.output
         # The same incarnation may be asked for again: nothing runs, so it is a start.
-        await answers(await bench.driver.start(spec, "aaaa0002"))
+        await answers((await bench.driver.start(spec, "aaaa0002")).address)
 
 
 @both_loops
@@ -211,7 +211,7 @@ async def test_an_end_that_was_not_read_yet_is_replaced_by_the_next_start() -> N
     async with process_bench() as bench:
         spec = bench.spec("i-1")
         await request_exit(bench, spec, "aaaa0001")
-        address = await bench.driver.start(spec, "aaaa0002")
+        address = (await bench.driver.start(spec, "aaaa0002")).address
         await answers(address)
         async with aclosing(bench.driver.watch()) as seen:
             await request(address, "/exit/1", "POST")
@@ -221,7 +221,7 @@ async def test_an_end_that_was_not_read_yet_is_replaced_by_the_next_start() -> N
 
 
 async def request_exit(bench: Bench, spec: Spec, incarnation: str) -> None:
-    address = await bench.driver.start(spec, incarnation)
+    address = (await bench.driver.start(spec, incarnation)).address
     await answers(address)
     await request(address, "/exit/1", "POST")
 

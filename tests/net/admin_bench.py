@@ -13,7 +13,7 @@ import httpx2
 
 from gateway.admin.application import Admin, application
 from gateway.agent.agent import Agent
-from gateway.agent.base import Spec
+from gateway.agent.base import DriverName, Spec
 from gateway.agent.process import ProcessDriver
 from gateway.control.server import bound, listen, server
 from gateway.core.bodies import app_body
@@ -111,7 +111,7 @@ async def bench(
                 logs.agent,
                 owner=logs.agent_writer,
                 instances=instances,
-                process=ProcessDriver(output=quiet),
+                drivers={DriverName.PROCESS: ProcessDriver(output=quiet)},
             )
         )
         waker = Waker(tasks, catalog, agent, holds=holds)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from gateway.agent import output
-from gateway.agent.base import FailureKind, InstanceKey, Spec
+from gateway.agent.base import DriverName, FailureKind, InstanceKey, Spec
 from gateway.agent.output import LINE_BYTES, LINES_PER_S, Lines, to_stderr
 from gateway.agent.ports import RANGE, free_port, in_use
 from gateway.agent.process import ProcessDriver, describe_status, explain_exec
@@ -139,7 +139,7 @@ def test_no_instance_outlives_a_killed_agent(loop_name: str, ignoring: tuple[str
 @both_loops
 async def test_a_killed_reaper_is_replaced(tmp_path: Path) -> None:
     driver = ProcessDriver(output=quiet)
-    async with agent_of(App("tools"), family(tmp_path), toy("i-2"), process=driver) as (agent, _):
+    async with agent_of(App("tools"), family(tmp_path), toy("i-2"), drivers={DriverName.PROCESS: driver}) as (agent, _):
         await agent.start("tools", "i-1")
         first = driver.leash.reaper_pid
         assert first is not None
@@ -157,7 +157,7 @@ async def test_a_killed_reaper_is_replaced(tmp_path: Path) -> None:
 @both_loops
 async def test_leaving_the_agent_leaves_no_process(tmp_path: Path) -> None:
     driver = ProcessDriver(output=quiet)
-    async with agent_of(App("tools"), family(tmp_path), process=driver) as (agent, _):
+    async with agent_of(App("tools"), family(tmp_path), drivers={DriverName.PROCESS: driver}) as (agent, _):
         await agent.start("tools", "i-1")
         running = await pids(tmp_path)
         reaper = driver.leash.reaper_pid
@@ -200,7 +200,7 @@ async def test_a_group_that_is_over_is_never_signalled_again(monkeypatch: pytest
 @both_loops
 async def test_what_is_seen_of_it_says_its_state() -> None:
     driver = ProcessDriver(output=quiet)
-    async with agent_of(App("tools"), toy("i-1"), process=driver) as (agent, publish):
+    async with agent_of(App("tools"), toy("i-1"), drivers={DriverName.PROCESS: driver}) as (agent, publish):
         await agent.start("tools", "i-1")
         incarnation = publish.instance("i-1").incarnation
         assert repr(agent) == f"<Agent test [<Owned tools/i-1 started {incarnation}>]>"

@@ -20,6 +20,8 @@ from gateway.agent.base import (
     FailureKind,
     Listed,
     NotReached,
+    Prepared,
+    Rest,
     Started,
     StartFailed,
     StartOutcome,
@@ -57,6 +59,18 @@ class ScriptedAgent:
 
     async def stop(self, app: str, id: str, *, hold: bool = True) -> Stopped:
         return Stopped(ASLEEP)
+
+    async def suspend(self, app: str, id: str, *, hold: bool = True) -> Stopped:
+        return Stopped(ASLEEP)
+
+    async def prepare(self, app: str, id: str, incarnation: str, rest: Rest) -> Prepared:
+        return Prepared(ASLEEP, "t")
+
+    async def sleep(self, app: str, id: str, token: str) -> Stopped:
+        return Stopped(ASLEEP)
+
+    async def stay(self, app: str, id: str, token: str) -> None:
+        """Nothing was prepared."""
 
     async def cordon(self, app: str, id: str, cordoned: bool) -> Cordoned:
         return Cordoned(ASLEEP)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.agent.agent import Agent
-from gateway.agent.base import InstanceKey, Spec
+from gateway.agent.base import DriverName, InstanceKey, Spec
 from gateway.agent.process import ProcessDriver
 from gateway.core.catalog import Catalog
 from gateway.core.model import Address, App, Instance
@@ -79,7 +79,7 @@ async def agent_of(
     folding = publish or Folding()
     caught: BaseException | None = None
     async with asyncio.TaskGroup() as tasks:
-        options.setdefault("process", ProcessDriver(output=quiet))
+        options.setdefault("drivers", {DriverName.PROCESS: ProcessDriver(output=quiet)})
         pairs = [(app, spec) for spec in specs]
         async with Agent(tasks, folding, owner="test", instances=pairs, **options) as agent:
             try:
