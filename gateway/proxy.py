@@ -14,7 +14,8 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.ask import LookUpPin
-from gateway.core.model import App, Forward, Instance, Kind, Pin, Refuse, Wait, Wake
+from gateway.core.decision import Forward, Refuse, Wait, Wake
+from gateway.core.model import App, Instance, Kind, Pin
 from gateway.core.problems import Code, Problem
 from gateway.data.exchange import Exchange
 from gateway.data.punt import EXTENSION

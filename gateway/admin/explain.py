@@ -18,19 +18,10 @@ from gateway.admin.answers import AdminCode, Refusal, answer
 from gateway.admin.needs import Admin
 from gateway.admin.question import Question, read_question
 from gateway.core.ask import Asked, LookUpPin
+from gateway.core.decision import Ask, Refuse
 from gateway.core.head import RequestHead, parse_request
 from gateway.core.headers import peer
-from gateway.core.model import (
-    App,
-    AppProtocol,
-    AppTable,
-    Ask,
-    Dialect,
-    Intent,
-    Kind,
-    Refuse,
-    SessionIds,
-)
+from gateway.core.model import App, AppProtocol, AppTable, Dialect, Intent, Kind, SessionIds
 from gateway.core.problems import Code, Problem
 from gateway.core.seal import Opened
 from gateway.data.routing import Routing, Step

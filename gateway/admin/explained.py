@@ -9,8 +9,9 @@ from typing import Any, assert_never
 
 from gateway.admin import reasons
 from gateway.core.ask import Asked, LookUpPin
+from gateway.core.decision import Decision, Forward, Refuse, Wait, Wake
 from gateway.core.detour import CacheStatus
-from gateway.core.model import App, Decision, Forward, Instance, Pin, Refuse, Rule, Wait, Wake
+from gateway.core.model import App, Instance, Pin, Rule
 from gateway.core.problems import TABLE, Problem, status
 from gateway.core.regions import ANY, Regions
 from gateway.core.remember import rule_for, session_place

@@ -9,22 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple, assert_never
 
 from gateway.core.ask import Asked
-from gateway.core.model import (
-    App,
-    AppTable,
-    Ask,
-    Decision,
-    Forward,
-    Instance,
-    Pin,
-    Refuse,
-    ReplayRule,
-    Rule,
-    State,
-    View,
-    Wait,
-    Wake,
-)
+from gateway.core.decision import Ask, Decision, Forward, Refuse, View, Wait, Wake
+from gateway.core.model import App, AppTable, Instance, Pin, ReplayRule, Rule, State
 from gateway.core.remembered import Entry
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
+from gateway.core.decision import Ask
 from gateway.core.keys import Head, cookie_value, key_of
-from gateway.core.model import App, Ask, Dialect, Intent, Kind, Pin, Rule, SessionIds
+from gateway.core.model import App, Dialect, Intent, Kind, Pin, Rule, SessionIds
 from gateway.core.principal import address_key
 from gateway.core.problems import Code, Problem
 from gateway.core.regions import DEFAULT_GROUPS, Regions, parse_regions

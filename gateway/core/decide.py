@@ -12,22 +12,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from gateway.core.model import (
-    App,
-    AppTable,
-    Ask,
-    Decision,
-    Forward,
-    Instance,
-    Kind,
-    Pin,
-    Refuse,
-    Rule,
-    State,
-    View,
-    Wait,
-    Wake,
-)
+from gateway.core.decision import Ask, Decision, Forward, Refuse, View, Wait, Wake
+from gateway.core.model import App, AppTable, Instance, Kind, Pin, Rule, State
 from gateway.core.problems import Code, Problem
 
 RETRY_AFTER_S = 2

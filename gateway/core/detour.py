@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.core.model import App, AppTable, Ask, Instance, Intent, Pin, Rule
+from gateway.core.decision import Ask
+from gateway.core.model import App, AppTable, Instance, Intent, Pin, Rule
 from gateway.core.problems import Code, Problem
 from gateway.core.regions import resolve_regions
 from gateway.core.replay import CacheOrder, Fallback, Replay, Transform

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.core.decision import Ask, Forward, Refuse
 from gateway.core.detour import unavailable_line
 from gateway.core.headers import request_head, request_lines
-from gateway.core.model import AppProtocol, Ask, Forward, Instance, Kind, Refuse, Rule
+from gateway.core.model import AppProtocol, Instance, Kind, Rule
 from gateway.core.problems import Code, Problem
 from gateway.core.target import target
 from gateway.data import detour

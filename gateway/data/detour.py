@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.core.ask import key_in
+from gateway.core.decision import Ask, Decision, Refuse
 from gateway.core.detour import (
     MAX_REPLAYS,
     CacheStatus,
@@ -25,7 +26,7 @@ from gateway.core.detour import (
     transformed,
 )
 from gateway.core.headers import client_ip
-from gateway.core.model import AppTable, Ask, Decision, Instance, Pin, Refuse, Rule
+from gateway.core.model import AppTable, Instance, Pin, Rule
 from gateway.core.problems import Code, Problem
 from gateway.core.regions import resolve_regions
 from gateway.core.remember import Place, Target, path_place, session_place, unkept

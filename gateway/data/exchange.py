@@ -10,10 +10,11 @@ from __future__ import annotations
 from asyncio import current_task
 from typing import TYPE_CHECKING
 
+from gateway.core.decision import Decision, Forward, Refuse
 from gateway.core.framing import FramingFault
 from gateway.core.head import RequestHead
 from gateway.core.jsonrpc import peek_id
-from gateway.core.model import Decision, Dialect, Forward, Kind, Refuse
+from gateway.core.model import Dialect, Kind
 from gateway.core.problems import Code, Problem, status
 from gateway.data import punt, replaying
 from gateway.data.attempts import Attempts

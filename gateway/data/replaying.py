@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from gateway.core.decision import Decision, Refuse
 from gateway.core.detour import told
-from gateway.core.model import Decision, Instance, Refuse
+from gateway.core.model import Instance
 from gateway.core.problems import Code, Problem
 from gateway.core.replay import REPLAY, Replay
 from gateway.core.replay_json import is_replay_json, parse_replay_json

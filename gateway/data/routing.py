@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.core.ask import Asked, Lookup, LookUpPin, build_ask
 from gateway.core.classify import classify, classify_body, classify_unread
 from gateway.core.decide import decide
+from gateway.core.decision import Ask, Decision, Refuse
 from gateway.core.detour import abroad, border
 from gateway.core.head import RequestHead
 from gateway.core.headers import Peer, client_ip
-from gateway.core.model import App, AppTable, Ask, Decision, Instance, Intent, KeySource, Kind, Pin, Refuse
+from gateway.core.model import App, AppTable, Instance, Intent, KeySource, Kind, Pin
 from gateway.core.problems import Code, Problem
 from gateway.data.detour import original, remembered
 from gateway.data.trip import Trip

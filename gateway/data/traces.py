@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from gateway.core.ask import LookUpPin
-from gateway.core.model import Forward, Refuse, Wait, Wake
+from gateway.core.decision import Forward, Refuse, Wait, Wake
 
 if TYPE_CHECKING:
     from gateway.core.head import RequestHead

@@ -10,21 +10,8 @@ import pytest
 from gateway.admin.reasons import Looked, chosen, deciding_rule, notes, others, steps, unfit
 from gateway.core.ask import Asked
 from gateway.core.decide import decide
-from gateway.core.model import (
-    Ask,
-    Concurrency,
-    Dialect,
-    Forward,
-    Instance,
-    Intent,
-    Kind,
-    Pin,
-    Refuse,
-    ReplayKey,
-    ReplayRule,
-    Rule,
-    State,
-)
+from gateway.core.decision import Ask, Forward, Refuse
+from gateway.core.model import Concurrency, Dialect, Instance, Intent, Kind, Pin, ReplayKey, ReplayRule, Rule, State
 from gateway.core.problems import Code, Problem
 from gateway.core.remember import Target
 from gateway.core.remembered import Entry

@@ -6,19 +6,8 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from gateway.core.model import (
-    Ask,
-    Concurrency,
-    Decision,
-    Dialect,
-    Instance,
-    Intent,
-    Kind,
-    Pin,
-    Refuse,
-    Rule,
-    State,
-)
+from gateway.core.decision import Ask, Decision, Refuse
+from gateway.core.model import Concurrency, Dialect, Instance, Intent, Kind, Pin, Rule, State
 from tests.core.builders import Seen, instance, table
 
 PLAIN = Intent(Kind.PLAIN, Dialect.HTTP)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.ask import Asked, Lookup, LookUpPin, build_ask, key_in, stored_key
-from gateway.core.model import App, Ask, Dialect, Intent, KeyRule, KeySource, Kind, Pin, Rule, SessionIds
+from gateway.core.decision import Ask
+from gateway.core.model import App, Dialect, Intent, KeyRule, KeySource, Kind, Pin, Rule, SessionIds
 from gateway.core.principal import address_key
 from gateway.core.problems import Code, Problem, json_body, jsonrpc_body, text_body
 from gateway.core.regions import Regions

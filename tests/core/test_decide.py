@@ -9,20 +9,8 @@ import pytest
 from hypothesis import given
 
 from gateway.core.decide import decide
-from gateway.core.model import (
-    AppTable,
-    Ask,
-    Concurrency,
-    Decision,
-    Forward,
-    Instance,
-    Pin,
-    Refuse,
-    Rule,
-    State,
-    Wait,
-    Wake,
-)
+from gateway.core.decision import Ask, Decision, Forward, Refuse, Wait, Wake
+from gateway.core.model import AppTable, Concurrency, Instance, Pin, Rule, State
 from gateway.core.problems import TABLE, Code
 from tests.core.asks import (
     ASKS,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 
 from gateway.core.decide import decide
-from gateway.core.model import AppTable, Ask, Concurrency, Forward, Instance, Pin, Refuse, Rule, State, Wait, Wake
+from gateway.core.decision import Ask, Forward, Refuse, Wait, Wake
+from gateway.core.model import AppTable, Concurrency, Instance, Pin, Rule, State
 from gateway.core.problems import Code
 from tests.core.asks import ASKS, INITIALIZE, PLAIN, SESSION, STATE, TABLES, VIEWS, chosen
 from tests.core.builders import Seen, instance, table

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.decide import decide
+from gateway.core.decision import Ask, Forward, Refuse
 from gateway.core.detour import (
     allows,
     back,
@@ -18,7 +19,7 @@ from gateway.core.detour import (
     question,
     told,
 )
-from gateway.core.model import App, AppTable, Ask, Forward, Instance, Pin, Refuse, Rule
+from gateway.core.model import App, AppTable, Instance, Pin, Rule
 from gateway.core.problems import Code, Problem
 from gateway.core.replay import CacheOrder, Fallback, Replay, Transform
 from tests.core.asks import PLAIN, SESSION, STATE

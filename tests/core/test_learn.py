@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.ask import Asked, build_ask, stored_key
 from gateway.core.classify import classify, state_key, task_key
+from gateway.core.decision import Ask
 from gateway.core.learn import (
     MAX_TTL_S,
     STATE_TTL_S,
@@ -22,7 +23,7 @@ from gateway.core.learn import (
     learn,
     learn_result,
 )
-from gateway.core.model import App, AppProtocol, Ask, Dialect, Intent, Kind, Pin, SessionIds
+from gateway.core.model import App, AppProtocol, Dialect, Intent, Kind, Pin, SessionIds
 from gateway.core.seal import MAX_UPSTREAM_ID_BYTES, Opened, Sealer
 from tests.core.builders import app, head
 
