@@ -17,6 +17,7 @@ from gateway.core.ask import LookUpPin
 from gateway.core.decision import Forward, Refuse, Wait, Wake
 from gateway.core.model import App, Instance, Kind, Pin
 from gateway.core.problems import Code, Problem
+from gateway.data import early
 from gateway.data.exchange import Exchange
 from gateway.data.punt import EXTENSION
 from gateway.data.routing import Step
@@ -48,6 +49,21 @@ class SlowPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["extensions"][EXTENSION]
+        async with asyncio.TaskGroup() as tasks:
+            keepalive = tasks.create_task(self._keep_alive(exchange))
+            step = await self._settle(exchange)
+            keepalive.cancel()
+        exchange.go(step)
+
+    async def _keep_alive(self, exchange: Exchange) -> None:
+        """As long as the request is held."""
+        every_s = _app(exchange).wake_keepalive_s
+        while every_s:
+            await asyncio.sleep(every_s)  # noqa: TID251 - the very thing that is asked for
+            early.keep_waiting(exchange)
+
+    async def _settle(self, exchange: Exchange) -> Forward | Refuse:
+        """Wait for whatever must be waited for, until there is a decision to carry out."""
         step = exchange.step
         assert step is not None
         deadline_s = self._deadline_s(exchange)
@@ -62,9 +78,9 @@ class SlowPath:
             else:
                 other = exchange.retreat(step.problem)
                 if other is None:
-                    break
+                    return step
                 step, deadline_s = other, self._deadline_s(exchange)
-        exchange.go(step)
+        return step
 
     def _deadline_s(self, exchange: Exchange) -> float:
         """How long the request may be held, by its target's app."""

@@ -236,6 +236,9 @@ class AppSection(Section):
     """How long a request is held for an instance that starts or is full."""
     wake_queue: Count = _APP.wake_queue
     """Requests held for the app at once; more get 503."""
+    wake_keepalive_s: Seconds = _APP.wake_keepalive_s
+    """After how long a held request that accepts event streams gets comments to stay alive, and then its answer as
+    events; never `initialize`. 0: never."""
     stop_grace_s: Seconds = _APP.stop_grace_s
     """After SIGTERM, how long an instance may take before SIGKILL."""
     session_idle_s: SomeSeconds = _APP.session_idle_s

@@ -35,7 +35,6 @@ UNBUILT = (
     Unbuilt("gateway.limits.streams_per_session", "number", "Open streams of one session."),
     Unbuilt("apps.*.on_lost", "404 | reinitialize", "What happens to a session whose instance is gone.", "404"),
     Unbuilt("apps.*.idle_streams", "count | park", "Whether a silent GET stream keeps an instance up.", "count"),
-    Unbuilt("apps.*.wake_keepalive", "duration", "After how long a held request gets comments to stay alive."),
     Unbuilt("apps.*.allowed_origins", "list of string", "Origins that browsers may send requests from.", []),
 )
 

@@ -88,6 +88,7 @@ def app_body(app: App) -> dict[str, object]:
         "idle_streams": app.idle_streams,
         "wake_timeout": app.wake_timeout_s,
         "wake_queue": app.wake_queue,
+        "wake_keepalive": app.wake_keepalive_s,
         "stop_grace": app.stop_grace_s,
         "session_idle": app.session_idle_s,
         "concurrency": {
@@ -155,6 +156,7 @@ def parse_app(name: str, body: Mapping[str, object]) -> App | BadRecord:
             idle_streams=word(get("idle_streams", _APP.idle_streams), "idle_streams", IdleStreams),
             wake_timeout_s=seconds(get("wake_timeout", _APP.wake_timeout_s), "wake_timeout", 0.001),
             wake_queue=count(get("wake_queue", _APP.wake_queue), "wake_queue"),
+            wake_keepalive_s=seconds(get("wake_keepalive", _APP.wake_keepalive_s), "wake_keepalive"),
             stop_grace_s=seconds(get("stop_grace", _APP.stop_grace_s), "stop_grace"),
             session_idle_s=seconds(get("session_idle", _APP.session_idle_s), "session_idle", 0.001),
             concurrency=_concurrency(get("concurrency", {})),

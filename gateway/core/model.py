@@ -153,6 +153,8 @@ class App:
     auto_start: bool = True
     wake_timeout_s: float = 60.0
     wake_queue: int = 1000
+    wake_keepalive_s: float = 15.0
+    """After being held this long, a request that accepts event streams gets comments; 0: never."""
     stop_grace_s: float = 5.0
     session_idle_s: float = 3600.0
     """Learned pins and listed sessions are forgotten after this long without a request."""

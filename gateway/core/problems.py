@@ -56,6 +56,7 @@ class Code(StrEnum):
     PH03 = "PH03"
     PH04 = "PH04"
     PH05 = "PH05"
+    PH06 = "PH06"
     # starting an instance
     PM01 = "PM01"
     PM02 = "PM02"
@@ -207,6 +208,11 @@ TABLE: dict[Code, Row] = {
         "Look at the instance's load. The request may have been carried out.",
     ),
     Code.PH05: Row(502, "Unasked upgrade from the instance", "Let the app answer 101 only to an upgrade."),
+    Code.PH06: Row(
+        502,
+        "Answer cannot be told as events",
+        "The request was held until the instance ran. Look at the instance's own log, and repeat it.",
+    ),
     Code.PM01: Row(503, "Start refused by the driver", "Look at the agent's log and its driver's state."),
     Code.PM02: Row(503, "Waking failed", "Look at the gateway's log: the agent could not be asked."),
     Code.PM03: Row(503, "Instance not awake in time", "Repeat the request, or raise `wake_timeout`."),

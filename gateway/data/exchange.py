@@ -15,11 +15,11 @@ from gateway.core.framing import FramingFault
 from gateway.core.head import RequestHead
 from gateway.core.jsonrpc import peek_id
 from gateway.core.model import Dialect, Kind
-from gateway.core.problems import Code, Problem, status
-from gateway.data import punt, replaying
+from gateway.core.problems import Code, Problem
+from gateway.data import failing, punt, replaying
 from gateway.data.attempts import Attempts
 from gateway.data.intake import HELD_BYTES, PEEK_BYTES, Intake
-from gateway.data.responses import CONTINUE, error_response
+from gateway.data.responses import CONTINUE
 from gateway.data.routing import Routing, Step
 from gateway.data.teach import teach
 from gateway.data.tunnel import join
@@ -44,12 +44,12 @@ class Exchange:
         "_keep_alive",
         "_punt",
         "_rpc_id",
-        "_status",
         "_stream",
         "_waits_for_body",
         "attempts",
         "body",
         "continued",
+        "early",
         "edge",
         "gateway",
         "head",
@@ -57,6 +57,7 @@ class Exchange:
         "request_id",
         "routing",
         "session",
+        "status",
         "step",
         "stream_number",
         "trace",
@@ -81,17 +82,17 @@ class Exchange:
         self._waits_for_body = False
         self.continued = False
         """The client was asked for its body."""
+        self.early = False
+        """The answer's head went out while the request was held; what comes is told as events."""
         self._keep_alive = False
-        self._status = 0
+        self.status = 0
         self._stream: Relay | None = None
         """The relay, once its answer is an event stream."""
         self._punt: Task[None] | None = None
         self._rpc_id: bytes | None = None
 
     def __repr__(self) -> str:
-        state = (
-            "OVER" if self.over else "ANSWERING" if self._status else "SENT" if self.attempts.upstream else "ROUTING"
-        )
+        state = "OVER" if self.over else "ANSWERING" if self.status else "SENT" if self.attempts.upstream else "ROUTING"
         return f"<Exchange {self.request_id.decode()} {state}>"
 
     # --- the request's body ----------------------------------------------------------
@@ -208,7 +209,7 @@ class Exchange:
     def instance_failed(self, relay: Relay, problem: Problem, *, unsaid: bool = False) -> None:
         """The answer cannot be passed on. `unsaid`: nothing of it was, although its head was `answered`."""
         if unsaid:
-            self._status = 0
+            self.status = 0
         relay.upstream.close()
         self.fail(problem if problem.app else self.problem(problem.code, problem.message))
 
@@ -224,7 +225,7 @@ class Exchange:
     def fail(self, problem: Problem) -> None:
         """The instance failed, and nothing can be tried any more."""
         self.gateway.counters.outcomes[self.routing.app, "instance-failed"] += 1
-        self._end_with(problem)
+        failing.end_with(self, problem)
 
     def learned(self, relay: Relay, head: ResponseHead) -> Taught:
         """The step `learn`."""
@@ -243,7 +244,7 @@ class Exchange:
 
     def answered(self, relay: Relay, code: int, keep_alive: bool) -> None:
         """The head goes out, with this status."""
-        self._status = code
+        self.status = code
         self._keep_alive = keep_alive
         self.body.answered()
         if relay.is_stream:
@@ -262,15 +263,15 @@ class Exchange:
         else:
             upstream.close()
         gateway.counters.outcomes[self.routing.app, "completed"] += 1
-        self._finish()
+        self.finish()
         self.edge.finished(self._keep_alive, self.body.done)
 
     def broken(self, relay: Relay, problem: Problem, told: bool) -> None:
         """The answer broke off after its head. `told`: its event stream was ended by an error event."""
         relay.upstream.close()
-        self._note(problem, self._status)
+        failing.note(self, problem, self.status)
         self.gateway.counters.outcomes[self.routing.app, "instance-failed"] += 1
-        self._finish()
+        self.finish()
         if told:
             self.edge.finished(self._keep_alive, self.body.done)
         else:
@@ -279,7 +280,7 @@ class Exchange:
     def upgraded(self, relay: Relay, written: bytes) -> None:
         """101: the two connections are joined."""
         edge, upstream = self.edge, relay.upstream
-        self._status = 101
+        self.status = 101
         self.attempts.streams()
         edge.transport.write(written)
         ahead = edge.leave()
@@ -294,7 +295,7 @@ class Exchange:
             if self.attempts.upstream is not None:
                 self.gateway.pool.forget(self.attempts.upstream)
             self.gateway.counters.outcomes[self.routing.app, "completed"] += 1
-            self._finish()
+            self.finish()
 
     # --- what the edge reports -----------------------------------------------------------
 
@@ -310,7 +311,7 @@ class Exchange:
             return
         self.gateway.counters.outcomes[self.routing.app, "client-gone"] += 1
         self.attempts.drop()
-        self._finish()
+        self.finish()
 
     # --- finish ----------------------------------------------------------------------------
 
@@ -320,43 +321,16 @@ class Exchange:
             return
         self.gateway.counters.outcomes[self.routing.app, "refused"] += 1
         self.attempts.drop()
-        self._end_with(problem)
+        failing.end_with(self, problem)
 
-    def _end_with(self, problem: Problem) -> None:
-        self._note(problem, self._status or status(problem))
-        if self._status:
-            # Its head has gone out: all that is left is to cut it off visibly.
-            self._finish()
-            self.edge.cut(reset=not self.head.minor)
-            return
-        keep_alive = self.keeps_alive()
-        self._status, response = error_response(
-            problem,
-            self.request_id,
-            head=self.head,
-            intent=self.routing.intent,
-            rpc_id=self.rpc_id(),
-            close=not keep_alive,
-        )
-        self.edge.transport.write(response)
-        self._finish()
-        self.edge.finished(keep_alive, self.body.done)
-
-    def _note(self, problem: Problem, code: int) -> None:
-        """Count and log a problem that ends the exchange with this status."""
-        self.gateway.counters.problems[problem.app, problem.code] += 1
-        self.gateway.report.problem(problem, self.request_id, self.head.method, code)
-        if self.trace is not None:
-            self.trace.problem(problem)
-
-    def _finish(self) -> None:
+    def finish(self) -> None:
         self.over = True
         gateway, stream = self.gateway, self._stream
         self.body.over()
         if self.routing.trip is not None:
             self.routing.trip.arrived()
         if self.trace is not None:
-            self.trace.note("answer", status=self._status)
+            self.trace.note("answer", status=self.status)
         if stream is not None:
             gateway.streams.discard(stream)
             self._stream = None
@@ -365,7 +339,7 @@ class Exchange:
         self.attempts.leave()
         if self.stream_number:
             gateway.legacy.discard(self.stream_number)
-        gateway.counters.requests[self.routing.app, self._status] += 1
+        gateway.counters.requests[self.routing.app, self.status] += 1
         task, self._punt = self._punt, None
         if task is not None and task is not current_task():
             task.cancel()

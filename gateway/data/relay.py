@@ -14,13 +14,14 @@ from gateway.core.head import CHUNKED, UNTIL_CLOSE, ResponseHead
 from gateway.core.headers import response_head
 from gateway.core.problems import Code, Problem
 from gateway.core.sse import EventTail
-from gateway.data import replaying
+from gateway.data import early, replaying
 from gateway.data.endings import COMMENT, COMMENT_CHUNK, LAST_CHUNK, between_events, error_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from gateway.core.endpoint import EndpointRewriter
+    from gateway.data.early import AsEvent
     from gateway.data.exchange import Exchange
     from gateway.data.learner import Learner
     from gateway.data.upstream import Upstream
@@ -69,7 +70,7 @@ class Relay:
         """Whether the payload is looked at, or only the end of it."""
         self._encode = 0
         """0: the bytes go on as they came; CHUNKED or UNTIL_CLOSE: the payload is framed anew."""
-        self._rewriter: EndpointRewriter | None = None
+        self._rewriter: EndpointRewriter | AsEvent | None = None
         self._learner: Learner | None = None
         self._tail: EventTail | None = None
         self._held: list[bytes] | None = None
@@ -208,20 +209,26 @@ class Relay:
         out = length
         if taught.rewriter is not None or length == UNTIL_CLOSE or (length == CHUNKED and not exchange.head.minor):
             out = self._encode = CHUNKED if exchange.head.minor else UNTIL_CLOSE
+        if exchange.early:
+            # Its head went out while the request was held.
+            out = self._encode = CHUNKED
+            self._rewriter = self._rewriter or early.as_events(exchange, head)
         if self.is_stream and method == b"POST" and (rpc_id := exchange.rpc_id()):
             self._tail = EventTail(rpc_id)
         self._inspects = bool(self._encode or self._learner or self._tail)
         headless = length == 0 and (method == b"HEAD" or head.status in (204, 304))
         keep_alive = exchange.keeps_alive() and out != UNTIL_CLOSE
-        written = response_head(
-            head,
-            length=None if headless else out,
-            session_id=taught.session_id,
-            request_id=exchange.request_id,
-            close=not keep_alive,
-            extra=taught.extra,
-            pristine=exchange.routing.settled[0].pristine,
-        )
+        written = b""
+        if not exchange.early:
+            written = response_head(
+                head,
+                length=None if headless else out,
+                session_id=taught.session_id,
+                request_id=exchange.request_id,
+                close=not keep_alive,
+                extra=taught.extra,
+                pristine=exchange.routing.settled[0].pristine,
+            )
         exchange.answered(self, head.status, keep_alive)
         self._body = body(length)
         if taught.store is not None:
@@ -230,7 +237,7 @@ class Relay:
             self._held = []
         self._unsaid = self._held is not None
         if length == 0:
-            self._write(written)
+            self._write(self._closing() if exchange.early else written)
             self._ended(clean=not rest)
         elif not rest or self._inspects or self._held is not None:
             self._write(written)

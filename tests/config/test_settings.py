@@ -79,6 +79,7 @@ steering = false
 auto_start = false
 auto_stop = "off"
 min_running = 1
+wake_keepalive = "5s"
 idle_after = "90s"
 idle_grace = "2s"
 wake_timeout = "1m30s"
@@ -110,6 +111,7 @@ checks = [{ path = "/healthz?deep=1", interval = 1, timeout = "250ms", grace = 0
         steering=False,
         auto_start=False,
         min_running=1,
+        wake_keepalive_s=5.0,
         idle_after_s=90.0,
         idle_grace_s=2.0,
         wake_timeout_s=90.0,

@@ -85,6 +85,7 @@ APPS = st.builds(
     affinity_cookie=st.just("") | _TOKENS,
     steering=st.booleans(),
     auto_start=st.booleans(),
+    wake_keepalive_s=st.floats(0, 1e6),
     auto_stop=st.sampled_from(AutoStop),
     min_running=st.integers(0, 10),
     idle_after_s=st.floats(0.001, 1e6),
