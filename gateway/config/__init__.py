@@ -8,9 +8,10 @@ writes.
 from gateway.config.faults import ConfigFaults, Fault
 from gateway.config.load import AppConfig, Config, InstanceConfig, load, parse
 from gateway.config.secrets import SecretFileError, load_secrets
-from gateway.config.sections import GatewaySettings, LimitSettings
+from gateway.config.sections import AgentSettings, GatewaySettings, LimitSettings
 
 __all__ = [
+    "AgentSettings",
     "AppConfig",
     "Config",
     "ConfigFaults",

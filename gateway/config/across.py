@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gateway.config.faults import shown
 from gateway.config.lines import KeyPath
-from gateway.config.sections import AppSection, GatewaySettings, InstanceSection
+from gateway.config.sections import AgentSettings, AppSection, GatewaySettings, InstanceSection
 from gateway.config.validate import Finding, Table
 from gateway.core.model import Address, AutoStop
 from gateway.core.replay_settings import Scope
@@ -26,12 +26,17 @@ class AppTables:
     instances: tuple[Table[InstanceSection], ...]
 
 
-def check_across(gateway: Table[GatewaySettings], apps: tuple[AppTables, ...]) -> Iterator[Finding]:
+def check_across(
+    gateway: Table[GatewaySettings], agent: Table[AgentSettings], apps: tuple[AppTables, ...]
+) -> Iterator[Finding]:
     """Every fault that no single key shows."""
     yield from _admin(gateway)
     yield from _listeners(gateway)
     yield from _shared_secret(gateway)
     yield from _region_groups(gateway)
+    yield from _agent_url(agent)
+    yield from _agent_listener(gateway, agent)
+    yield from _agent_outside(gateway, agent)
     yield from _routes(apps)
     for app in apps:
         yield from _concurrency(app.app)
@@ -95,6 +100,45 @@ def _region_groups(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
         if not regions:
             yield Finding(path, "has no region", "name at least one, or remove the group")
         yield from _twice(path, regions)
+
+
+def _agent_url(agent: Table[AgentSettings]) -> Iterator[Finding]:
+    settings = agent.section
+    if settings is None or agent.faulty & {"listen", "url"}:
+        return
+    listen = settings.listen
+    if settings.url and listen is None:
+        message = "is where an agent is asked, but this one does not listen"
+        yield Finding((*agent.path, "url"), message, 'set listen too, such as "127.0.0.1:8082"')
+    if listen is not None and not settings.url and _is_every(listen):
+        message = f"{shown(str(listen))} is every address of this machine: none that others could be told"
+        yield Finding((*agent.path, "listen"), message, 'set url too, such as "http://10.0.0.5:8082"')
+
+
+def _is_every(address: Address) -> bool:
+    try:
+        return ipaddress.ip_address(address.host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _agent_listener(gateway: Table[GatewaySettings], agent: Table[AgentSettings]) -> Iterator[Finding]:
+    if gateway.section is None or agent.section is None or agent.section.listen is None:
+        return
+    listen = agent.section.listen
+    for key, what in (("listen", "public"), ("admin", "admin")):
+        taken: Address = getattr(gateway.section, key)
+        if key not in gateway.faulty and _overlap(listen, taken):
+            message = f"{shown(str(listen))} is taken by the {what} listener, {taken}"
+            yield Finding((*agent.path, "listen"), message, "use another port")
+
+
+def _agent_outside(gateway: Table[GatewaySettings], agent: Table[AgentSettings]) -> Iterator[Finding]:
+    if gateway.section is None or agent.section is None or "catalog" in gateway.faulty:
+        return
+    if not agent.section.inside and gateway.section.catalog == "memory:":
+        message = "is false, but a memory: catalog is shared with no agent outside"
+        yield Finding((*agent.path, "inside"), message, 'set [gateway] catalog = "sqlite:moorage.db", or a Redis')
 
 
 def _twice(path: KeyPath, entries: tuple[str, ...]) -> Iterator[Finding]:

@@ -14,12 +14,13 @@ from gateway.config.across import AppTables, check_across
 from gateway.config.faults import ConfigFaults, Fault, key_text, shown
 from gateway.config.lines import KeyPath, LineIndex, syntax_line
 from gateway.config.references import Sources
-from gateway.config.sections import AppSection, GatewaySettings, InstanceSection
+from gateway.config.sections import AgentSettings, AppSection, GatewaySettings, InstanceSection
 from gateway.config.unbuilt import take_unbuilt
 from gateway.config.validate import Finding, SectionT, Table, read_table, unknown_key
 from gateway.config.values import app_name
 from gateway.core.model import Address, App
 
+_TABLES = ("gateway", "agent", "apps")
 MAX_FILE_BYTES = 16 * 1024 * 1024
 """About a hundred thousand instances; more belongs in the catalog, through the admin API."""
 
@@ -50,6 +51,7 @@ class Config:
 
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     apps: tuple[AppConfig, ...] = ()
+    agent: AgentSettings = field(default_factory=AgentSettings)
 
 
 def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Config:
@@ -103,15 +105,17 @@ def _read(document: dict[str, object], sources: Sources) -> tuple[Config, list[F
         )
         for found in take_unbuilt(document)
     ]
-    findings += [unknown_key((key,), ["gateway", "apps"]) for key in document if key not in ("gateway", "apps")]
+    findings += [unknown_key((key,), list(_TABLES)) for key in document if key not in _TABLES]
     gateway = read_table(GatewaySettings, document.get("gateway", {}), ("gateway",), sources)
     findings += gateway.findings
+    agent = read_table(AgentSettings, document.get("agent", {}), ("agent",), sources)
+    findings += agent.findings
     apps = tuple(_apps(document, sources, findings))
-    findings += check_across(gateway, apps)
+    findings += check_across(gateway, agent, apps)
     if findings:
         return Config(), findings
     settings = _whole(gateway)
-    return Config(settings, tuple(_app(app, settings.region) for app in apps)), findings
+    return Config(settings, tuple(_app(app, settings.region) for app in apps), _whole(agent)), findings
 
 
 def _apps(document: dict[str, object], sources: Sources, findings: list[Finding]) -> Iterator[AppTables]:

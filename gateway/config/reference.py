@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from gateway.config.faults import shown
 from gateway.config.sections import (
+    AgentSettings,
     AppSection,
     CheckSection,
     ConcurrencySection,
@@ -34,6 +35,7 @@ from gateway.core.replay_settings import Scope
 _TABLES: tuple[tuple[str, str, type[Section]], ...] = (
     ("[gateway]", "gateway", GatewaySettings),
     ("[gateway.limits]", "gateway.limits", LimitSettings),
+    ("[agent]", "agent", AgentSettings),
     ("[apps.NAME]", "apps.*", AppSection),
     ("[apps.NAME.concurrency]", "", ConcurrencySection),
     ("[[apps.NAME.checks]]", "", CheckSection),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.config.agents import AgentListener, AgentUrl, DockerHost
 from gateway.config.references import BearerToken, CatalogUrl, Folder, SealSecret, redacted
 from gateway.config.replays import (
     RegionGroups,
@@ -129,6 +130,8 @@ class GatewaySettings(Section):
     """Peers whose `X-Forwarded-*` headers are believed."""
     drain_grace_s: Seconds = 10.0
     """After SIGTERM, how long requests in flight may go on."""
+    start_limit: Count = 16
+    """Instances of one agent that may be starting at once; more wait for their turn."""
     limits: LimitSettings = LimitSettings()
     """See `[gateway.limits]` below."""
 
@@ -136,6 +139,22 @@ class GatewaySettings(Section):
     def catalog_shown(self) -> str:
         """The catalog's URL without its password."""
         return redacted(self.catalog)
+
+
+class AgentSettings(Section):
+    """Who runs the instances of this file, and who else may ask for it: see [the agent](agent.md)."""
+
+    listen: AgentListener = None
+    """Where gateways ask this agent. Not set: a gateway's own agent is asked by that gateway alone, and `moorage agent`
+    listens on `127.0.0.1:8082`. Port 0 lets the kernel choose."""
+    url: AgentUrl = ""
+    """How they reach it, as `http://host:port`; it stands in the records. Not set: `http://` and where it listens. Must
+    be set when it listens on every address (`0.0.0.0`, `[::]`)."""
+    inside: Bool = True
+    """Whether `moorage serve` runs the agent of the file's instances. `false`: they belong to a `moorage agent` with
+    the same file, and the gateway only asks it."""
+    docker: DockerHost = ""
+    """The Docker whose containers are instances: `unix:///var/run/docker.sock` or `tcp://host:port`; empty for none."""
 
 
 class ConcurrencySection(Section):

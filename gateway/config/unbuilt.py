@@ -30,7 +30,6 @@ UNBUILT = (
     Unbuilt("gateway.private", "host:port", "A second listener, for `<app>.flycast` names.", ""),
     Unbuilt("gateway.workers", "number", "Worker processes that share the listeners.", 1),
     Unbuilt("gateway.allowed_upstreams", "list of CIDR", "Networks and ports that a record may name.", []),
-    Unbuilt("gateway.start_limit", "number", "Instances that may be starting at once."),
     Unbuilt("gateway.limits.connections_per_client", "number", "Open connections of one client address."),
     Unbuilt("gateway.limits.streams_per_session", "number", "Open streams of one session."),
     Unbuilt("apps.*.on_lost", "404 | reinitialize", "What happens to a session whose instance is gone.", "404"),

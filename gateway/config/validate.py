@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from gateway.config.faults import shown
 from gateway.config.lines import KeyPath
 from gateway.config.references import Sources
-from gateway.config.sections import AppSection, GatewaySettings, InstanceSection, LimitSettings, Section
+from gateway.config.sections import AgentSettings, AppSection, GatewaySettings, InstanceSection, LimitSettings, Section
 from gateway.config.unbuilt import UNBUILT
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -122,6 +122,7 @@ def _homes() -> dict[str, list[str]]:
     return {
         "[gateway]": known_keys(GatewaySettings),
         "[gateway.limits]": known_keys(LimitSettings),
+        "[agent]": known_keys(AgentSettings),
         "[apps.NAME]": [*known_keys(AppSection), "instances"],
         "[[apps.NAME.instances]]": known_keys(InstanceSection),
     }

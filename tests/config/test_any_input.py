@@ -14,9 +14,12 @@ from gateway.config import ConfigFaults, Fault, load, parse
 _KEYS = (
     "gateway apps tools listen admin secret catalog limits connections header_bytes hosts path key concurrency soft"
     " hard checks interval instances id address command env cwd region workers auto_stop trusted_proxies x"
+    " agent url inside docker start_limit"
     " org replay_sources replay_cache ttl type name allow_bypass region_groups replay_buffer_bytes"
 )
-_WORDS = "127.0.0.1:8080 / a.b 5m 64KiB redis://h env:X file:x i-1 header:x app:x cookie h/*"
+_WORDS = (
+    "http://h:80 tcp://h:1 unix:///s 127.0.0.1:8080 / a.b 5m 64KiB redis://h env:X file:x i-1 header:x app:x cookie h/*"
+)
 _keys = st.sampled_from(_KEYS.split())
 _leaves = st.one_of(
     st.booleans(),

@@ -116,6 +116,8 @@ address = "127.0.0.1:9001"
         ("limits.connections = true", "gateway.limits.connections: true is not a whole number"),
         ("limits.connect_timeout = 0", "gateway.limits.connect_timeout: must be longer than 0"),
         ("limits.conections = 1", "gateway.limits.conections: unknown key; did you mean `connections`?"),
+        ("start_limit = 0", "gateway.start_limit: 0 is too small"),
+        ("inside = false", "gateway.inside: unknown key here; it belongs in [agent]"),
         ("drain_grace_s = 1", "gateway.drain_grace_s: unknown key; did you mean `drain_grace`?"),
         ("wake_queue = 1", "gateway.wake_queue: unknown key here; it belongs in [apps.NAME]"),
         ("wake_quue = 1", "gateway.wake_quue: unknown key; did you mean `wake_queue` in [apps.NAME]?"),
@@ -125,6 +127,42 @@ address = "127.0.0.1:9001"
 )
 def test_faults_of_the_gateway(line: str, fault: str) -> None:
     assert fault in the_fault(f"[gateway]\n{line}\n{APP}")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('listen = "8082"', '2: agent.listen: "8082" is not an address; write "host:port"'),
+        ("listen = 8082", "agent.listen: 8082 is not a string"),
+        ('listen = "0.0.0.0:8082"', '"0.0.0.0:8082" is every address of this machine: none that others could be told'),
+        ('listen = "[::0]:8082"', 'agent.listen: "[::0]:8082" is every address of this machine'),
+        ('listen = "127.0.0.1:8080"', '"127.0.0.1:8080" is taken by the public listener, 127.0.0.1:8080'),
+        ('listen = "127.0.0.1:8081"', "is taken by the admin listener"),
+        ('url = "http://h:1"', "agent.url: is where an agent is asked, but this one does not listen; set listen too"),
+        ('listen = "h:1"\nurl = "h:1"', '3: agent.url: "h:1" is not an agent\'s URL; write "http://host:port"'),
+        ('listen = "h:1"\nurl = "http://h"', "is not an agent's URL"),
+        ('listen = "h:1"\nurl = "http://h:1/"', "is not an agent's URL"),
+        ('listen = "h:1"\nurl = "ftp://h:1"', "is not an agent's URL"),
+        ('listen = "h:1"\nurl = "http://u@h:1"', 'agent.url: "u@h" is not a host name or an IP address'),
+        ('listen = "h:1"\nurl = "http://h:0"', "agent.url: port 0 is out of range"),
+        ('listen = "h:1"\nurl = "http://a_b:1"', 'agent.url: "a_b:1" is no address that gateways dial'),
+        ('listen = "h:1"\nurl = "http://0x7f000001:1"', "is no address that gateways dial"),
+        ('listen = "h:1"\nurl = 1', "agent.url: 1 is not a string"),
+        ("inside = 0", "agent.inside: 0 is not true or false"),
+        ('docker = "/var/run/docker.sock"', '"/var/run/docker.sock" is not where a Docker listens; write "unix:///'),
+        ('docker = "unix://docker.sock"', "is not where a Docker listens"),
+        ('docker = "tcp://h"', 'agent.docker: "h" is not an address'),
+        ("lisen = 1", "agent.lisen: unknown key; did you mean `listen`?"),
+        ("start_limit = 1", "agent.start_limit: unknown key here; it belongs in [gateway]"),
+    ],
+)
+def test_faults_of_the_agent(line: str, fault: str) -> None:
+    assert fault in the_fault(f"[agent]\n{line}\n{APP}")
+
+
+def test_an_agent_outside_needs_a_catalog_that_is_shared() -> None:
+    fault = the_fault(f'[gateway]\ncatalog = "memory:"\n[agent]\ninside = false\n{APP}')
+    assert fault.startswith("m.toml:4: agent.inside: is false, but a memory: catalog is shared with no agent outside")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +250,7 @@ def test_faults_of_an_instance(lines: str, fault: str) -> None:
         (APP + "[gatway]\n", "2: gatway: unknown key; did you mean `gateway`?"),
         (f'listen = "127.0.0.1:1"\n{APP}', "1: listen: unknown key here; it belongs in [gateway]"),
         (f"gateway = 3\n{APP}", "1: gateway: 3 is not a table"),
+        (f"agent = 3\n{APP}", "1: agent: 3 is not a table"),
         ("[apps.Tools]", '1: apps.Tools: "Tools" is not a name'),
         (f'[apps."{"a" * 64}"]', "is not a name; use a-z, 0-9 and -, at most 63"),
         ('[apps.""]', '1: apps."": "" is not a name'),

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.config.reference import render
-from gateway.config.sections import AppSection, GatewaySettings, InstanceSection, LimitSettings, ReplayCacheSection
+from gateway.config.sections import (
+    AgentSettings,
+    AppSection,
+    GatewaySettings,
+    InstanceSection,
+    LimitSettings,
+    ReplayCacheSection,
+)
 from gateway.config.validate import known_keys
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
@@ -17,7 +24,7 @@ def test_the_page_has_not_drifted() -> None:
 
 def test_every_key_has_a_meaning() -> None:
     page = render()
-    for section in (GatewaySettings, LimitSettings, AppSection, ReplayCacheSection, InstanceSection):
+    for section in (GatewaySettings, LimitSettings, AgentSettings, AppSection, ReplayCacheSection, InstanceSection):
         for key in known_keys(section):
             assert f"| `{key}` |" in page
         for name, field in section.model_fields.items():

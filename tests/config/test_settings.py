@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Config, GatewaySettings, load, parse
+from gateway.config import AgentSettings, Config, GatewaySettings, load, parse
 from gateway.config.references import redacted
 from gateway.config.sections import AppSection
 from gateway.config.unbuilt import UNBUILT
@@ -48,6 +48,8 @@ def test_every_key_but_apps_has_a_default() -> None:
     assert config.gateway.secret == ()
     assert config.gateway.catalog == "sqlite:/etc/moorage/moorage.db"
     assert config.gateway.limits.connections == 8000
+    assert config.gateway.start_limit == 16
+    assert config.agent == AgentSettings(listen=None, url="", inside=True, docker="")
     assert config.apps[0].app == App("tools")
     assert config.apps[0].instances == ()
 
@@ -235,6 +237,23 @@ def test_an_admin_listener_with_a_token_may_be_anywhere_and_one_on_loopback_need
 
 def test_two_listeners_on_port_0_do_not_clash() -> None:
     assert gateway('listen = "127.0.0.1:0"\nadmin = "127.0.0.1:0"').admin.port == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('listen = ""', {}),
+        ('listen = "127.0.0.1:0"', {"listen": Address("127.0.0.1", 0)}),
+        ('listen = "0.0.0.0:9"\nurl = "http://Agents:8082"', {"url": "http://agents:8082"}),
+        ('listen = "[::]:9"\nurl = "https://[FD00::5]:8082"', {"url": "https://[fd00::5]:8082"}),
+        ("inside = false", {"inside": False}),
+        ('docker = "unix:///var/run/docker.sock"', {"docker": "unix:///var/run/docker.sock"}),
+        ('docker = "tcp://Docker:2376"', {"docker": "tcp://docker:2376"}),
+    ],
+)
+def test_agents(written: str, value: Mapping[str, object]) -> None:
+    agent = parse(f"[agent]\n{written}\n[apps.tools]\n").agent
+    assert value.items() <= dict(agent).items()
 
 
 # --- references ----------------------------------------------------------------------
