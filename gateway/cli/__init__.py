@@ -15,6 +15,7 @@ from gateway.cli.changes import cordon, stop, uncordon, wake
 from gateway.cli.check import check
 from gateway.cli.demo import demo
 from gateway.cli.explain import explain
+from gateway.cli.import_ import import_app
 from gateway.cli.ps import ps
 from gateway.cli.replay_test import replay_test
 from gateway.cli.serve import serve
@@ -48,6 +49,7 @@ def _root(
 
 for command in (serve, demo, check, ps, sessions, explain, replay_test, wake, stop, cordon, uncordon):
     app.command()(command)
+app.command("import")(import_app)
 
 
 def main() -> None:
