@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "core": {"core"},
     "config": {"config", "core"},
     "log": {"log", "core"},
-    "agent": {"agent", "core", "log.base"},
+    "agent": {"agent", "core", "log.base", "admin.answers", "admin.asking"},
     "lifecycle": {"lifecycle", "core", "agent.base"},
     "sources": {"sources", "core", "config", "agent.base", "log.base"},
     "data": {"data", "core", "log.base"},
@@ -29,11 +29,11 @@ MAY_IMPORT = {
     "control": {"control", "core"},
     "proxy": {"core", "data", "lifecycle", "log.base"},
     "admin_client": {"admin_client", "core"},
-    "cli": {"cli", "config", "core", "admin_client", "app", "demo"},
+    "cli": {"cli", "config", "core", "admin_client", "app", "agent_app", "demo"},
     "__main__": {"cli"},
 }
-"""For each part of the package, the parts and modules it may import. `app` and `demo` wire everything."""
-WIRING = {"app", "demo", "__init__"}
+"""For each part of the package, the parts and modules it may import. `app`, `agent_app` and `demo` wire everything."""
+WIRING = {"app", "agent_app", "demo", "__init__"}
 
 NOT_IN_CORE = {
     "asyncio", "concurrent", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "selectors", "shutil",

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.agent import agent
 from gateway.cli.changes import cordon, stop, uncordon, wake
 from gateway.cli.check import check
 from gateway.cli.demo import demo
@@ -47,7 +48,7 @@ def _root(
     pass
 
 
-for command in (serve, demo, check, ps, sessions, explain, replay_test, wake, stop, cordon, uncordon):
+for command in (serve, agent, demo, check, ps, sessions, explain, replay_test, wake, stop, cordon, uncordon):
     app.command()(command)
 app.command("import")(import_app)
 

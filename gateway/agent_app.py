@@ -1,0 +1,160 @@
+"""Wiring of an agent: the one inside a gateway, and `moorage agent`, a program of its own.
+
+Start: catalog and logs, the agent with what its file names, its API. End (SIGTERM, SIGINT): stop listening, stop the
+instances that are processes of this host, publish the last of it. What a platform runs goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from gateway.agent.agent import Agent
+from gateway.agent.api import application
+from gateway.agent.base import Driver, DriverName
+from gateway.agent.tokens import Tokens
+from gateway.config import Config, SecretFileError, load_secrets
+from gateway.control import process
+from gateway.control.server import bound, listen, server
+from gateway.core.catalog import Catalog
+from gateway.core.model import Address
+from gateway.log.histories import Logs
+from gateway.sources.config import prune, specs
+
+DEFAULT_LISTEN: Final = Address("127.0.0.1", 8082)
+REFRESH_EVERY_S: Final = 30.0
+FIRST_SNAPSHOT_S: Final = 2.0
+"""How long the catalog is waited for at the start; without it, what the file names is run all the same."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An agent that serves."""
+
+    agent: Agent
+    url: str
+    """Where gateways ask it."""
+    writer: str
+    """Under which name it publishes."""
+
+
+def drivers(config: Config) -> Mapping[DriverName, Driver]:
+    """The drivers beside those for plain addresses and for commands. This is where they are made.
+
+    Raises:
+        OSError: one cannot be had.
+    """
+    if config.agent.docker:
+        raise OSError("[agent] docker: there is no driver for Docker yet; remove the key")
+    return {}
+
+
+@contextlib.asynccontextmanager
+async def own_agent(
+    tasks: asyncio.TaskGroup, config: Config, catalog: Catalog, histories: Logs, url: str
+) -> AsyncIterator[Agent]:
+    """The agent of the file's instances, which others ask at `url`; empty for none but this process.
+
+    What an operator stopped or cordoned stands in the catalog, so the agent does not speak before that is known.
+    """
+    await first_snapshot(histories)
+    agent = Agent(
+        tasks,
+        histories.agent,
+        owner=histories.agent_writer,
+        instances=specs(config.apps),
+        remembered=catalog.instance,
+        drivers=drivers(config),
+        url=url,
+        start_limit=config.gateway.start_limit,
+    )
+    async with agent:
+        refreshing = tasks.create_task(_refresh(agent), name="refresh platforms")
+        try:
+            yield agent
+        finally:
+            await process.cancel([refreshing])
+
+
+async def first_snapshot(histories: Logs) -> None:
+    """Return when the catalog is known, or when it was waited for long enough."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_SNAPSHOT_S):
+            await histories.ready()
+
+
+def url_of(config: Config, listener: Address) -> str:
+    """Where an agent that listens here is asked."""
+    return config.agent.url or f"http://{listener}"
+
+
+async def _refresh(agent: Agent) -> None:
+    while True:
+        await asyncio.sleep(REFRESH_EVERY_S)  # noqa: TID251 - for what no platform announces
+        await agent.refresh()
+
+
+# --- a program of its own --------------------------------------------------------------
+
+
+def serve(config: Config) -> None:
+    """Run the agent until SIGTERM or SIGINT; says on stdout where. Exits 1 and says why on stderr when it cannot."""
+    process.run(lambda stop: _serve(config, stop), SecretFileError)
+
+
+async def _serve(config: Config, stop: asyncio.Event) -> None:
+    if config.agent.inside:
+        log.warning("[agent] inside is true: a gateway with this file runs the same instances once more")
+    async with running(config) as one:
+        sys.stdout.write(f"moorage: agent serving on {one.url}, as {one.writer}\n")
+        sys.stdout.flush()
+        await stop.wait()
+        log.info("stopping", instances=len(await one.agent.list()))
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Running]:
+    """The agent of a configuration, serving while the context is open.
+
+    Raises:
+        OSError: its address cannot be listened on, or a platform's driver cannot be had.
+        SecretFileError: the secret can neither be read nor made.
+    """
+    settings = config.gateway
+    tokens = Tokens(load_secrets(config))
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(listen(config.agent.listen or DEFAULT_LISTEN))
+        url = url_of(config, bound(listener))
+        async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as ending:
+            background: list[asyncio.Task[None]] = []
+
+            def forever(work: Coroutine[object, object, None]) -> None:
+                background.append(tasks.create_task(work))
+
+            catalog = Catalog(settings.region)
+            regions = {one.region for app in config.apps for one in app.instances}
+            histories = Logs(settings.catalog, catalog, settings.region, regions, bound(listener), forever)
+            ending.push_async_callback(histories.aclose)
+            ending.push_async_callback(process.cancel, background)
+            agent = await ending.enter_async_context(own_agent(tasks, config, catalog, histories, url))
+            forever(_prune(config, catalog, histories))
+            api = server(application(agent, tokens, url), listener, grace_s=1.0)
+            serving = tasks.create_task(api.run_on_socket())
+            await api.listening()
+            yield Running(agent, url, histories.agent_writer)
+            api.stop()
+            await serving
+
+
+async def _prune(config: Config, catalog: Catalog, histories: Logs) -> None:
+    """Once the catalog is known: drop what an earlier life published and nothing names any more."""
+    await histories.ready()
+    prune(catalog, config.apps, histories)
