@@ -32,11 +32,13 @@ from gateway.core.seal import Sealer
 from gateway.data.edge import protocol_class
 from gateway.data.state import Gateway, Limits
 from gateway.lifecycle.holds import Holds
+from gateway.lifecycle.presence import Presence
+from gateway.lifecycle.sleeper import Sleeper
 from gateway.lifecycle.slots import Slots
 from gateway.lifecycle.waker import Waker
 from gateway.log.feed import Following
 from gateway.log.histories import Logs
-from gateway.log.opening import open_feed, open_pins
+from gateway.log.opening import open_feed, open_pins, open_presence
 from gateway.log.pins import CachedPins
 from gateway.sources.admin import AdminMachines
 from gateway.sources.config import prune, publish_apps, specs
@@ -109,6 +111,8 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.push_async_callback(pins.aclose)
             feed = open_feed(settings.catalog, "replays")
             ending.push_async_callback(feed.aclose)
+            whereabouts = open_presence(settings.catalog)
+            ending.push_async_callback(whereabouts.aclose)
             ending.push_async_callback(_cancel, background)
             gateway = Gateway(
                 region=settings.region,
@@ -138,10 +142,16 @@ async def running(config: Config) -> AsyncIterator[Running]:
             waker, slots = Waker(tasks, catalog, agent, holds=holds), Slots(holds)
             ending.callback(waker.close)
             ending.callback(catalog.subscribe(slots.changed))
+            ending.callback(catalog.subscribe(gateway.lot_changed))
             gateway.loads.freed = slots.freed
             sharing = Following(feed, gateway.replays)
             gateway.replays.publish, gateway.replays.connected = sharing.publish, lambda: sharing.connected
             forever(sharing.run())
+            presence = Presence(gateway, whereabouts, histories.name)
+            ending.callback(presence.close)
+            sleeper = Sleeper(tasks, catalog, agent, presence, whereabouts, histories.name)
+            forever(presence.run())
+            forever(sleeper.run())
             gateway.slow_path = proxy.application(waker, slots, pins)
             forever(_settle(gateway, histories, config))
             forever(_sweep(gateway))
@@ -156,6 +166,9 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 holds=holds,
                 followers=histories.followers,
                 pins=pins,
+                sleeper=sleeper,
+                presence=presence,
+                whereabouts=whereabouts,
                 id=histories.name,
                 version=version("moorage"),
                 started_at_s=time.time(),  # noqa: TID251 - said to people

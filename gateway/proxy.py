@@ -25,8 +25,9 @@ from gateway.log.base import LogUnavailable
 
 
 class Waking(Protocol):
-    async def ensure(self, app: App, instance: Instance) -> Instance | Problem:
-        """Make the instance run; the instance as it runs, or why it does not."""
+    async def ensure(self, app: App, instance: Instance, *, doubted: bool = False) -> Instance | Problem:
+        """Make the instance run; the instance as it runs, or why it does not. `doubted`: its record says that it runs
+        at an address where nothing answers."""
 
 
 class Queueing(Protocol):
@@ -103,9 +104,11 @@ class SlowPath:
 
     async def _wake(self, exchange: Exchange, step: Wake) -> Step:
         app = _app(exchange)
-        woken = await self._waker.ensure(app, step.instance)
+        doubted = exchange.attempts.doubted is step.instance
+        woken = await self._waker.ensure(app, step.instance, doubted=doubted)
         if isinstance(woken, Problem):
             return Refuse(woken)
+        await exchange.gateway.lot.attached(woken.app, woken.id)
         hard = app.concurrency.hard
         if hard is None or exchange.gateway.loads.hard_load(woken) < hard:
             # Who waited for this instance goes to it; deciding anew could send it on to wake the next one.

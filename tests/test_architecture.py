@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "config": {"config", "core"},
     "log": {"log", "core"},
     "agent": {"agent", "core", "log.base", "admin.answers", "admin.asking"},
-    "lifecycle": {"lifecycle", "core", "agent.base"},
+    "lifecycle": {"lifecycle", "core", "data", "agent.base", "log.base"},
     "sources": {"sources", "core", "config", "agent.base", "log.base"},
     "data": {"data", "core", "log.base"},
     "admin": {"admin", "core", "data", "lifecycle", "agent.base", "log.base", "sources.admin"},

@@ -49,6 +49,8 @@ from gateway.core.model import (
     Check,
     Concurrency,
     ConcurrencyType,
+    IdleStreams,
+    OnLost,
     ReplayKey,
     ReplayRule,
     SessionIds,
@@ -231,6 +233,10 @@ class AppSection(Section):
     one present in a request is used."""
     session_ids: SessionIds = _APP.session_ids
     """How a session id finds its instance: sealed into the id, or looked up in the catalog's database."""
+    on_lost: OnLost = _APP.on_lost
+    """What happens to an MCP session whose instance is gone. `404`: its client has to begin again. `reinitialize`: it
+    begins anew on another instance under the same id, without its state: see
+    [MCP servers](../howto/mcp-servers.md#sessions-that-may-lose-their-state)."""
     bind_principal: Bool = _APP.bind_principal
     """Whether a session id works only with the credentials it was made with."""
     preserve_host: Bool = _APP.preserve_host
@@ -251,6 +257,9 @@ class AppSection(Section):
     """How long nothing must happen to an instance before it is put to sleep."""
     idle_grace_s: Seconds = _APP.idle_grace_s
     """After a start, how long idleness does not count."""
+    idle_streams: IdleStreams = _APP.idle_streams
+    """Whether a silent GET stream of an MCP session keeps its instance up, or is parked: kept open by the gateway while
+    the instance sleeps."""
     wake_timeout_s: SomeSeconds = _APP.wake_timeout_s
     """How long a request is held for an instance that starts or is full."""
     wake_queue: Count = _APP.wake_queue

@@ -32,8 +32,6 @@ UNBUILT = (
     Unbuilt("gateway.allowed_upstreams", "list of CIDR", "Networks and ports that a record may name.", []),
     Unbuilt("gateway.limits.connections_per_client", "number", "Open connections of one client address."),
     Unbuilt("gateway.limits.streams_per_session", "number", "Open streams of one session."),
-    Unbuilt("apps.*.on_lost", "404 | reinitialize", "What happens to a session whose instance is gone.", "404"),
-    Unbuilt("apps.*.idle_streams", "count | park", "Whether a silent GET stream keeps an instance up.", "count"),
     Unbuilt("apps.*.allowed_origins", "list of string", "Origins that browsers may send requests from.", []),
 )
 

@@ -60,6 +60,11 @@ class SseReader:
         self._id = b""
         self.skipped = 0
 
+    @property
+    def last_id(self) -> bytes:
+        """The stream's last event id so far (WHATWG HTML 9.2.6)."""
+        return self._id
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that these bytes complete."""
         events: list[Event] = []

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.core.decision import Ask, Forward, Refuse
-from gateway.core.detour import unavailable_line
+from gateway.core.decision import Ask, Forward, Refuse, Wake
+from gateway.core.detour import unavailable_line, without
 from gateway.core.headers import request_head, request_lines
 from gateway.core.model import AppProtocol, Instance, Kind, Rule
 from gateway.core.problems import Code, Problem
@@ -18,15 +18,14 @@ from gateway.data import detour
 from gateway.data.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gateway.core.head import ResponseHead
     from gateway.data.exchange import Exchange
-    from gateway.data.load import Load
+    from gateway.data.load import Load, Loads
     from gateway.data.upstream import Upstream
 
 MAX_ATTEMPTS = 20
 """Fly tries up to 90 times; a bound that a person would still wait for."""
+LAST_EVENT_ID = frozenset({b"last-event-id"})
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 """RFC 9110 9.2.2."""
 
@@ -37,19 +36,32 @@ class Attempts:
     The exchange is passed in and not kept: a cycle would leave each request to the garbage collector.
     """
 
-    __slots__ = ("_count", "_freed", "_load", "_streams", "instance", "relay", "rule", "upstream")
+    __slots__ = (
+        "_count",
+        "_load",
+        "_loads",
+        "_parkable",
+        "_streams",
+        "doubted",
+        "instance",
+        "relay",
+        "rule",
+        "upstream",
+    )
 
-    def __init__(self, freed: Callable[[str, str], None]) -> None:
-        """`freed` is told app and instance when the instance carries less."""
-        self._freed = freed
+    def __init__(self, loads: Loads) -> None:
+        self._loads = loads
         self._count = 0
         """Since the request's last replay, or its beginning."""
         self.rule = Rule.LEAST_LOADED
         """Which chose the instance."""
         self._load: Load | None = None
         self._streams = False
+        self._parkable = False
         self.instance: Instance | None = None
         """The one of the last attempt."""
+        self.doubted: Instance | None = None
+        """One that its record says runs, and that could not be connected to: its agent is asked, once."""
         self.relay: Relay | None = None
         self.upstream: Upstream | None = None
         """The connection that the request was sent on, while it is this exchange's."""
@@ -60,8 +72,9 @@ class Attempts:
         instance = self.instance = decision.instance
         self.rule = decision.rule
         self._count += 1
-        self._load = load = gateway.loads.of(instance.app, instance.id)
+        self._load = load = self._loads.of(instance.app, instance.id)
         load.requests += 1
+        load.last_s = gateway.now_s
         if decision.rule is Rule.LEAST_LOADED:
             gateway.loads.placed(instance)
         if exchange.routing.trip is not None:
@@ -88,7 +101,13 @@ class Attempts:
         assert instance is not None
         assert routing.table is not None
         self.upstream = upstream
-        upstream.listener = self.relay = Relay(exchange, upstream)
+        parked = exchange.parked
+        if parked is None:
+            self.relay = Relay(exchange, upstream)
+        else:
+            self.relay = parked
+            parked.attach(upstream)
+        upstream.listener = self.relay
         session_id = asked.upstream_id or None
         if session_id is None and app.protocol is AppProtocol.HTTP:
             # Here it is a header like any other.
@@ -102,6 +121,8 @@ class Attempts:
             path, kept = trip.form.target, trip.form.kept
             provenance += trip.lines()
             session_id = session_id if trip.form.in_session else None
+        if parked is not None and parked.last_id:
+            kept = without(kept, LAST_EVENT_ID) + b"Last-Event-ID: %b\r\n" % parked.last_id
         if routing.ask is not None and routing.ask.prefer:
             provenance += _not_preferred(routing.ask, instance, self.rule)
         preserves = routing.table.app.preserve_host
@@ -147,7 +168,14 @@ class Attempts:
             exchange.unreached(problem)
             return
         decision = exchange.routing.without(instance.id)
-        if isinstance(decision, Refuse) and decision.problem.code in (Code.PR01, Code.PR03):
+        if not isinstance(decision, Refuse):
+            exchange.go(decision)
+        elif instance.startable and self.doubted is None and exchange.routing.may_wake(instance):
+            # Its record may be late: it sleeps, or runs elsewhere by now. Its agent knows.
+            self.doubted = instance
+            exchange.routing.again(instance.id)
+            exchange.go(Wake(instance, self.rule))
+        elif decision.problem.code in (Code.PR01, Code.PR03):
             # Why the last one failed says more than that none is left.
             exchange.unreached(problem)
         else:
@@ -199,13 +227,20 @@ class Attempts:
         self.leave()
         self._count = 0
 
-    def streams(self) -> None:
+    def streams(self, *, parkable: bool = False) -> None:
         """The answer became an open stream, which is load of another kind."""
         load = self._load
         if load is not None and not self._streams:
             self._streams = True
+            self._parkable = parkable
             load.requests -= 1
             load.streams += 1
+            load.parkable += parkable
+
+    def used(self) -> None:
+        """Something happened on the open stream."""
+        if self._load is not None:
+            self._load.last_s = self._loads.now_s
 
     def drop(self) -> None:
         """Give up the attempt that is under way, if any: its connection is closed."""
@@ -222,10 +257,12 @@ class Attempts:
         if self._streams:
             self._streams = False
             load.streams -= 1
+            load.parkable -= self._parkable
         else:
             load.requests -= 1
+        load.last_s = self._loads.now_s
         assert self.instance is not None
-        self._freed(self.instance.app, self.instance.id)
+        self._loads.freed(self.instance.app, self.instance.id)
 
 
 def _not_preferred(ask: Ask, instance: Instance, rule: Rule) -> bytes:

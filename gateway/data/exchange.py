@@ -16,7 +16,7 @@ from gateway.core.head import RequestHead
 from gateway.core.jsonrpc import peek_id
 from gateway.core.model import Dialect, Kind
 from gateway.core.problems import Code, Problem
-from gateway.data import failing, punt, replaying
+from gateway.data import failing, parking, punt, replaying
 from gateway.data.attempts import Attempts
 from gateway.data.intake import HELD_BYTES, PEEK_BYTES, Intake
 from gateway.data.responses import CONTINUE
@@ -54,6 +54,8 @@ class Exchange:
         "gateway",
         "head",
         "over",
+        "parkable",
+        "parked",
         "request_id",
         "routing",
         "session",
@@ -73,7 +75,7 @@ class Exchange:
         self.trace = self.gateway.traces.sample(self.request_id, head)
         self.step: Step | None = None
         """What a punted exchange waits for."""
-        self.attempts = Attempts(self.gateway.loads.freed)
+        self.attempts = Attempts(self.gateway.loads)
         self.session: Session | None = None
         """The listed session that this request belongs to."""
         self.stream_number = 0
@@ -82,6 +84,10 @@ class Exchange:
         self._waits_for_body = False
         self.continued = False
         """The client was asked for its body."""
+        self.parkable = False
+        """It only listens for its session, and its app lets such streams be parked."""
+        self.parked: Relay | None = None
+        """The relay of a stream that was parked at least once."""
         self.early = False
         """The answer's head went out while the request was held; what comes is told as events."""
         self._keep_alive = False
@@ -229,6 +235,7 @@ class Exchange:
 
     def learned(self, relay: Relay, head: ResponseHead) -> Taught:
         """The step `learn`."""
+        self.parkable = parking.may_park(self)
         return teach(self, head, is_stream=relay.is_stream)
 
     def remember(self, learned: Learned) -> Coroutine[object, object, Problem | None]:
@@ -247,12 +254,15 @@ class Exchange:
         self.status = code
         self._keep_alive = keep_alive
         self.body.answered()
+        if self.parked is not None:
+            self.gateway.lot.leave(self)
         if relay.is_stream:
-            self._stream = relay
-            self.gateway.streams.add(relay)
-            self.attempts.streams()
-            if self.session is not None:
-                self.session.streams += 1
+            self.attempts.streams(parkable=self.parkable)
+            if self._stream is None:
+                self._stream = relay
+                self.gateway.streams.add(relay)
+                if self.session is not None:
+                    self.session.streams += 1
 
     def completed(self, relay: Relay, clean: bool) -> None:
         """The answer is complete. `clean`: its connection can be used again."""
@@ -326,6 +336,7 @@ class Exchange:
     def finish(self) -> None:
         self.over = True
         gateway, stream = self.gateway, self._stream
+        gateway.lot.leave(self)
         self.body.over()
         if self.routing.trip is not None:
             self.routing.trip.arrived()

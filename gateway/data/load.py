@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from gateway.core.model import AppTable, ConcurrencyType, Instance
 from gateway.data.ring import Rings
@@ -13,14 +13,22 @@ SUSPECT_S = 5.0
 """How long an instance that refused a connection is placed last."""
 
 
+KEPT_S = 86_400.0
+"""How long an instance that carries nothing is remembered, for how long it was not used."""
+
+
 class Load:
     """What one instance carries through this gateway."""
 
-    __slots__ = ("requests", "streams")
+    __slots__ = ("last_s", "parkable", "requests", "streams")
 
     def __init__(self) -> None:
         self.requests = 0
         self.streams = 0
+        self.parkable = 0
+        """Of the streams, those that only listen and may be parked while the instance sleeps."""
+        self.last_s = 0.0
+        """When something last began or ended, by the gateway's coarse clock."""
 
 
 class Loads:
@@ -35,6 +43,8 @@ class Loads:
         self._rings = Rings()
         self.now_s = 0.0
         """The gateway's coarse clock."""
+        self.others: Mapping[tuple[str, str], int] = {}
+        """What the other gateways say they carry, requests and streams together."""
         self.freed: Callable[[str, str], None] = lambda app, instance: None
         """Called with app and instance whenever an instance carries less."""
 
@@ -47,8 +57,10 @@ class Loads:
         return load
 
     def load(self, instance: Instance) -> int:
-        load = self._loads.get((instance.app, instance.id))
-        return load.requests + load.streams if load is not None else 0
+        key = (instance.app, instance.id)
+        load = self._loads.get(key)
+        own = load.requests + load.streams if load is not None else 0
+        return own + self.others.get(key, 0) if self.others else own
 
     def hard_load(self, instance: Instance) -> int:
         load = self._loads.get((instance.app, instance.id))
@@ -84,7 +96,10 @@ class Loads:
         """Drop what no longer says anything."""
         now_s = self.now_s
         self._suspects = {key: until_s for key, until_s in self._suspects.items() if until_s > now_s}
-        for key in [key for key, load in self._loads.items() if not load.requests and not load.streams]:
+        gone_s = now_s - KEPT_S
+        for key in [
+            key for key, load in self._loads.items() if load.last_s < gone_s and not load.requests and not load.streams
+        ]:
             del self._loads[key]
 
     def items(self) -> list[tuple[tuple[str, str], Load]]:

@@ -13,12 +13,13 @@ from gateway.core.framing import Body, ChunkedBody, FramingFault, body
 from gateway.core.head import CHUNKED, UNTIL_CLOSE, ResponseHead
 from gateway.core.headers import response_head
 from gateway.core.problems import Code, Problem
-from gateway.core.sse import EventTail
+from gateway.core.sse import EventTail, SseReader
 from gateway.data import early, replaying
 from gateway.data.endings import COMMENT, COMMENT_CHUNK, LAST_CHUNK, between_events, error_ending
+from gateway.data.heading import Heading, informal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Container, Coroutine
 
     from gateway.core.endpoint import EndpointRewriter
     from gateway.data.early import AsEvent
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from gateway.data.learner import Learner
     from gateway.data.upstream import Upstream
 
-MAX_HEAD_BYTES = 65536
-MAX_INFORMATIONAL = 16
-"""1xx answers before the final one; more is a flood."""
 QUIET_SWEEPS = 15
 """A stream silent for this many sweeps (about seconds) gets a comment; Cloudflare cuts at 125 s, others at 60 s."""
 
@@ -38,11 +36,11 @@ class Relay:
 
     __slots__ = (
         "_body",
-        "_buffer",
         "_encode",
         "_exchange",
+        "_head",
         "_held",
-        "_informational",
+        "_ids",
         "_inspects",
         "_last",
         "_learner",
@@ -63,8 +61,7 @@ class Relay:
         self.is_stream = False
         self.reusable = False
         """The instance keeps its connection open after this answer."""
-        self._buffer = b""
-        self._informational = 0
+        self._head = Heading()
         self._body: Body | None = None
         self._inspects = False
         """Whether the payload is looked at, or only the end of it."""
@@ -73,6 +70,8 @@ class Relay:
         self._rewriter: EndpointRewriter | AsEvent | None = None
         self._learner: Learner | None = None
         self._tail: EventTail | None = None
+        self._ids: SseReader | None = None
+        """Reads the ids of a stream that may be parked."""
         self._held: list[bytes] | None = None
         """What is kept from the client: until a pin is stored, or until it is known that there is none."""
         self._unsaid = False
@@ -115,8 +114,7 @@ class Relay:
     def lost(self, broken: bool) -> None:
         body = self._body
         if body is None:
-            begun = bool(self._buffer or self._informational)
-            self._exchange.attempts.unanswered(self._exchange, begun=begun)
+            self._exchange.attempts.unanswered(self._exchange, begun=self._head.begun)
         elif not broken and body.end():
             if self._learner is not None:
                 self._teach(self._learner, b"", done=True)
@@ -148,54 +146,26 @@ class Relay:
     def _heading(self, data: bytes) -> None:
         """Bytes up to the end of the final head."""
         exchange = self._exchange
-        buffer = self._buffer + data if self._buffer else data
-        while True:
-            end = buffer.find(b"\r\n\r\n") + 4
-            if end < 4 or end > MAX_HEAD_BYTES:
-                self._buffer = buffer
-                if len(buffer) > MAX_HEAD_BYTES:
-                    exchange.instance_failed(self, Problem(Code.PH02, f"a head of more than {MAX_HEAD_BYTES} bytes"))
-                return
-            head = exchange.gateway.heads.response(buffer[:end])
-            rest = buffer[end:]
-            if isinstance(head, Problem):
-                exchange.instance_failed(self, head)
-                return
-            if head.status >= 200:
-                break
-            if head.status == 101:
-                self._switch(head, rest)
-                return
-            self._informational += 1
-            if self._informational > MAX_INFORMATIONAL:
-                exchange.instance_failed(self, Problem(Code.PH01, "a flood of 1xx answers"))
-                return
-            # RFC 9110 15.2: a client of HTTP/1.0 knows no 1xx; a 100 is for who asked.
-            if exchange.head.minor and (head.status != 100 or exchange.awaits_continue):
-                exchange.edge.transport.write(self._informal(head))
-                if head.status == 100:
-                    exchange.continued = True
-                    exchange.edge.await_body()
-            buffer = rest
-            if not buffer:
-                self._buffer = b""
-                return
-        self._buffer = b""
-        if head.replays:
+        found = self._head.feed(exchange, data)
+        if found is None:
+            return
+        if isinstance(found, Problem):
+            exchange.instance_failed(self, found)
+            return
+        head, rest = found
+        if head.status == 101:
+            self._switch(head, rest)
+        elif head.replays:
             replaying.begin(exchange, self.upstream, head, rest)
         elif not exchange.attempts.retry_on(exchange, head):
             self._answer(head, rest)
-
-    def _informal(self, head: ResponseHead, extra: bytes = b"") -> bytes:
-        request_id = self._exchange.request_id
-        return response_head(head, length=None, session_id=None, request_id=request_id, close=False, extra=extra)
 
     def _switch(self, head: ResponseHead, rest: bytes) -> None:
         exchange = self._exchange
         if not exchange.head.upgrade or not head.upgrade:
             exchange.instance_failed(self, Problem(Code.PH05, "a 101 that was not asked for"))
         else:
-            exchange.upgraded(self, self._informal(head, exchange.learned(self, head).extra) + rest)
+            exchange.upgraded(self, informal(exchange, head, exchange.learned(self, head).extra) + rest)
 
     def _answer(self, head: ResponseHead, rest: bytes) -> None:
         """The final head: teach, write, go on to the body."""
@@ -215,7 +185,9 @@ class Relay:
             self._rewriter = self._rewriter or early.as_events(exchange, head)
         if self.is_stream and method == b"POST" and (rpc_id := exchange.rpc_id()):
             self._tail = EventTail(rpc_id)
-        self._inspects = bool(self._encode or self._learner or self._tail)
+        if self.is_stream and exchange.parkable and self._ids is None:
+            self._ids = SseReader()
+        self._inspects = bool(self._encode or self._learner or self._tail or self._ids)
         headless = length == 0 and (method == b"HEAD" or head.status in (204, 304))
         keep_alive = exchange.keeps_alive() and out != UNTIL_CLOSE
         written = b""
@@ -274,6 +246,8 @@ class Relay:
             self._tail.note(payload)
         if self._learner is not None:
             self._teach(self._learner, payload, body.done)
+        if self._ids is not None:
+            self._ids.feed(payload)
         if not self._encode:
             self._last = raw if len(raw) < 256 else raw[-8:]
             return raw
@@ -285,7 +259,7 @@ class Relay:
                 if isinstance(body, ChunkedBody) and self._encode == CHUNKED:
                     # From here on the framing may stay what it is.
                     self._encode = 0
-                    self._inspects = self._tail is not None
+                    self._inspects = self._tail is not None or self._ids is not None
                     self._last = out
                 return out
         out = self._frame(payload)
@@ -380,8 +354,36 @@ class Relay:
         else:
             exchange.broken(self, exchange.problem(Code.PG02, "the gateway is stopping"), told=False)
 
+    # --- parking -------------------------------------------------------------------
+
+    def rest(self, sleeping: Container[tuple[str, str]]) -> None:
+        """Its instance may be about to sleep: then it is parked, if it can be."""
+        instance = self._exchange.attempts.instance
+        if instance is not None and (instance.app, instance.id) in sleeping:
+            self._exchange.gateway.lot.park(self._exchange)
+
+    def park(self) -> bool:
+        """Let go of the instance and keep the client, if the stream stands between two events; whether it does."""
+        if self._held is not None or not between_events(self._body, self._encode, self._last):
+            return False
+        self.upstream.close()
+        self._body, self._encode, self._last, self._inspects = None, CHUNKED, b"", True
+        return True
+
+    def attach(self, upstream: Upstream) -> None:
+        """Hear another connection's answer; its events go on behind what the client has."""
+        self.upstream = upstream
+        self._head = Heading()
+
+    @property
+    def last_id(self) -> bytes:
+        """The stream's last event id, where it is followed."""
+        return self._ids.last_id if self._ids is not None else b""
+
     def sweep(self) -> None:
         """Once a second, for event streams: a comment keeps a silent one alive, between events and nowhere else."""
+        if not self._quiet:
+            self._exchange.attempts.used()
         self._quiet += 1
         if self._quiet < QUIET_SWEEPS or self._held is not None or self._exchange.edge.write_paused_s:
             return

@@ -188,6 +188,15 @@ class Routing:
         self.ask = replace(ask, exclude=ask.exclude | {instance})
         return self.decide()
 
+    def again(self, instance: str) -> None:
+        """What was left out may be tried again."""
+        assert self.ask is not None
+        self.ask = replace(self.ask, exclude=self.ask.exclude - {instance})
+
+    def may_wake(self, instance: Instance) -> bool:
+        """Whether a request may have this instance started."""
+        return self.table is not None and self.table.app.auto_start and not instance.held_down
+
     def elsewhere(self, instance: str) -> Decision | None:
         """Another decision than this instance, or None; nothing is changed by asking."""
         ask = self.ask

@@ -19,6 +19,7 @@ from gateway.data.counters import Counters
 from gateway.data.heads import Heads
 from gateway.data.intake import Kept
 from gateway.data.load import Loads
+from gateway.data.parking import Lot
 from gateway.data.replays import Replays
 from gateway.data.report import Report
 from gateway.data.sessions import Sessions
@@ -101,6 +102,8 @@ class Gateway:
         self.edges: set[Edge] = set()
         self.streams: set[Relay] = set()
         """Open event streams, for keep-alive comments."""
+        self.lot = Lot()
+        """Parked streams."""
         self.legacy: set[int] = set()
         """The numbers of the 2024-11-05 streams that are open here."""
         self.now_s = 0.0
@@ -138,6 +141,12 @@ class Gateway:
                 self._principals.clear()
             known = self._principals[authorization] = principal(authorization)
         return known
+
+    def lot_changed(self, app: str) -> None:
+        """An app's table is another: parked streams of its instances may go on."""
+        table = self.catalog.app(app)
+        if table is not None and len(self.lot):
+            self.lot.changed(table)
 
     async def store_pin(
         self, app: App, kind: Kind, key: bytes, pin: Pin, ttl_s: float, *, binds: bool

@@ -107,11 +107,14 @@ class Waker:
         now_s = self._clock_s()
         return [Waking(wake.app.name, wake.id, now_s - wake.since_s, wake.held) for wake in wakes]
 
-    async def ensure(self, app: App, instance: Instance) -> Instance | Problem:
+    async def ensure(self, app: App, instance: Instance, *, doubted: bool = False) -> Instance | Problem:
         """Return the instance as the catalog has it once it runs, or why it does not, within the app's wake_timeout.
 
-        May be cancelled freely: the wake goes on, for the others and for the next request.
+        May be cancelled freely: the wake goes on, for the others and for the next request. `doubted`: the catalog says
+        that it runs where nothing answers; the agent is asked all the same.
         """
+        if doubted:
+            return await self._ask(app, instance)
         current = self._catalog.instance(app.name, instance.id)
         if current is not None and current.running:
             return current
@@ -125,6 +128,27 @@ class Waker:
         finally:
             wake.held -= 1
             self.holds.leave(app)
+
+    async def _ask(self, app: App, instance: Instance) -> Instance | Problem:
+        """What the agent says of an instance that its record says runs."""
+        refusal = self.holds.enter(app)
+        if refusal is not None:
+            return refusal
+        try:
+            async with asyncio.timeout(app.wake_timeout_s):
+                outcome = await self._agent.start(app.name, instance.id)
+        except TimeoutError:
+            text = f"instance {instance.id} of app {app.name} was not awake within {app.wake_timeout_s:g} s"
+            return Problem(Code.PM03, text, app.name, instance.id, RETRY_STARTING_S)
+        finally:
+            self.holds.leave(app)
+        if isinstance(outcome, StartFailed):
+            return _outcome(app.name, instance.id, outcome)
+        started = outcome.instance
+        if started.address is None or started.address == instance.address:
+            text = f"instance {instance.id} of app {app.name} runs, and cannot be connected to"
+            return Problem(Code.PS07, text, app.name, instance.id, RETRY_SOON_S)
+        return started
 
     def close(self) -> None:
         """Give up every wake; who is held gets CancelledError. The agent's starts go on. Idempotent."""
@@ -189,7 +213,7 @@ class Waker:
                 continue
             match asked.result():
                 case StartFailed() as failed:
-                    return _failed(wake, failed)
+                    return _outcome(wake.app.name, wake.id, failed)
                 case Started(started):
                     # The record of a short life may be overtaken by the record of its end.
                     if current.incarnation == started.incarnation and current.state in _OVER:
@@ -212,10 +236,10 @@ def _gone(app: App, id: str) -> Problem:
     return Problem(Code.PR02, f"there is no instance {id} of app {app.name}", app=app.name, instance=id)
 
 
-def _failed(wake: _Wake, failed: StartFailed) -> Problem:
+def _outcome(app: str, id: str, failed: StartFailed) -> Problem:
     kind = failed.failure.kind
     retry_after_s = math.ceil(failed.retry_after_s) or (RETRY_SOON_S if kind in _PASSING else None)
-    return Problem(CODES[kind], failed.failure.message, wake.app.name, wake.id, retry_after_s)
+    return Problem(CODES[kind], failed.failure.message, app, id, retry_after_s)
 
 
 def _too_late(wake: _Wake, asked: asyncio.Task[StartOutcome] | None) -> Problem:

@@ -1,4 +1,4 @@
-"""From the configuration's `catalog` URL to a log, a feed and a pin store.
+"""From the configuration's `catalog` URL to a log, a feed, a pin store and the presence.
 
 Each kind of store is imported when it is named.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from gateway.log.base import KEPT_ENTRIES, CatalogLog
 from gateway.log.feed import KEPT_MESSAGES, Feed
 from gateway.log.pins import PinTable
+from gateway.log.presence import Presence
 
 
 class UnknownStore(ValueError):
@@ -73,6 +74,26 @@ def open_pins(url: str) -> PinTable:
             from gateway.log.pins_redis import RedisPins
 
             return RedisPins(url)
+        case _:
+            raise _unknown(scheme)
+
+
+def open_presence(url: str) -> Presence:
+    """The presence in the same database. Nothing is connected to before it is first used."""
+    scheme, _, rest = url.partition(":")
+    match scheme:
+        case "memory":
+            from gateway.log.presence_memory import MemoryPresence
+
+            return MemoryPresence.named(rest)
+        case "sqlite":
+            from gateway.log.presence_sqlite import SqlitePresence
+
+            return SqlitePresence(rest)
+        case "redis" | "rediss":
+            from gateway.log.presence_redis import RedisPresence
+
+            return RedisPresence(url)
         case _:
             raise _unknown(scheme)
 

@@ -122,7 +122,7 @@ class ScriptedWaker:
     def __init__(self) -> None:
         self.asked: asyncio.Queue[tuple[str, asyncio.Future[Instance | Problem]]] = asyncio.Queue()
 
-    async def ensure(self, app: App, instance: Instance) -> Instance | Problem:
+    async def ensure(self, app: App, instance: Instance, *, doubted: bool = False) -> Instance | Problem:
         outcome = asyncio.get_running_loop().create_future()
         self.asked.put_nowait((instance.id, outcome))
         return cast("Instance | Problem", await outcome)

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from gateway.data.relay import MAX_HEAD_BYTES, MAX_INFORMATIONAL
+from gateway.data.heading import MAX_HEAD_BYTES, MAX_INFORMATIONAL
 from tests.net.rig import Rig, until
 from tests.net.wire import Wire
 

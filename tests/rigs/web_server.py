@@ -7,6 +7,7 @@ Run: python -m tests.rigs.web_server --port 9001 --name a --journal a.jsonl
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -54,6 +55,7 @@ class Application:
     async def events(self, request: Request) -> Response:
         """`?burst=` numbered events, then the stream ends and EventSource comes back for more.
 
+        With `?stays=` it stays open behind them.
         204 (which tells EventSource to stop) after `?until=`; 409 for a Last-Event-ID that this process did not send.
         """
         client = request.query_params["client"]
@@ -69,6 +71,8 @@ class Application:
                 self._fed[client] += 1
                 number = self._fed[client]
                 yield ServerSentEvent(json.dumps({**stamp, "n": number}), id=str(number), retry=RETRY_MS)
+            if "stays" in request.query_params:
+                await asyncio.Event().wait()
 
         return EventSourceResponse(feed())
 
