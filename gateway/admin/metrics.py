@@ -118,6 +118,12 @@ class GatewayCollector(Collector):
         )
         yield _counter("sessions_made", "Sessions begun.", ("app",), _by_app(counters.sessions_made))
         yield _counter("sessions_ended", "Sessions ended by their client.", ("app",), _by_app(counters.sessions_ended))
+        yield _counter(
+            "sessions_reinitialised",
+            "Lost sessions that this gateway began anew on another instance.",
+            ("app",),
+            _by_app(counters.sessions_reinitialised),
+        )
         yield _gauge("sessions", "Sessions on this gateway's list.", (), {(): len(gateway.sessions)})
         yield _gauge("legacy_streams", "Open 2024-11-05 SSE streams.", (), {(): len(gateway.legacy)})
 

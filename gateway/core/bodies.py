@@ -41,6 +41,7 @@ from gateway.core.model import (
     Instance,
     KeyRule,
     KeySource,
+    OnLost,
     SessionIds,
     State,
 )
@@ -74,6 +75,7 @@ def app_body(app: App) -> dict[str, object]:
         "protocol": app.protocol,
         "key": [f"{rule.source}:{rule.name}" if rule.name else str(rule.source) for rule in app.key],
         "session_ids": app.session_ids,
+        "on_lost": app.on_lost,
         "bind_principal": app.bind_principal,
         "sessions_survive_stop": app.sessions_survive_stop,
         "preserve_host": app.preserve_host,
@@ -140,6 +142,7 @@ def parse_app(name: str, body: Mapping[str, object]) -> App | BadRecord:
             protocol=word(get("protocol", _APP.protocol), "protocol", AppProtocol),
             key=items(get("key", []), "key", _key_rule),
             session_ids=word(get("session_ids", _APP.session_ids), "session_ids", SessionIds),
+            on_lost=word(get("on_lost", _APP.on_lost), "on_lost", OnLost),
             bind_principal=boolean(get("bind_principal", _APP.bind_principal), "bind_principal"),
             sessions_survive_stop=boolean(
                 get("sessions_survive_stop", _APP.sessions_survive_stop), "sessions_survive_stop"

@@ -40,6 +40,13 @@ class SessionIds(StrEnum):
     STORED = "stored"
 
 
+class OnLost(StrEnum):
+    """What becomes of an MCP session whose instance is gone: it is over, or begins anew elsewhere under the same id."""
+
+    NOT_FOUND = "404"
+    REINITIALIZE = "reinitialize"
+
+
 class KeySource(StrEnum):
     HEADER = "header"
     COOKIE = "cookie"
@@ -140,6 +147,7 @@ class App:
     protocol: AppProtocol = AppProtocol.AUTO
     key: tuple[KeyRule, ...] = ()
     session_ids: SessionIds = SessionIds.SEALED
+    on_lost: OnLost = OnLost.NOT_FOUND
     bind_principal: bool = True
     """A session id works only with the credentials it was made with."""
     sessions_survive_stop: bool = False

@@ -23,6 +23,8 @@ class Counters:
         """Replays that apps asked for, by addressed app: followed, refused, fallback."""
         self.sessions_made: Counter[str] = Counter()
         self.sessions_ended: Counter[str] = Counter()
+        self.sessions_reinitialised: Counter[str] = Counter()
+        """Handshakes made in place of a lost session's, by the addressed app."""
         self.punted = 0
         """Requests that went the slow path."""
         self.connections = 0
