@@ -47,13 +47,7 @@ class Running:
 
 
 def drivers(config: Config) -> Mapping[DriverName, Driver]:
-    """The drivers beside those for plain addresses and for commands. This is where they are made.
-
-    Raises:
-        OSError: one cannot be had.
-    """
-    if config.agent.docker:
-        raise OSError("[agent] docker: there is no driver for Docker yet; remove the key")
+    """The drivers beside those for plain addresses and for commands, as the file asks for them. All are made here."""
     return {}
 
 
@@ -63,9 +57,8 @@ async def own_agent(
 ) -> AsyncIterator[Agent]:
     """The agent of the file's instances, which others ask at `url`; empty for none but this process.
 
-    What an operator stopped or cordoned stands in the catalog, so the agent does not speak before that is known.
+    What an operator stopped or cordoned stands in the catalog: await `first_snapshot` before.
     """
-    await first_snapshot(histories)
     agent = Agent(
         tasks,
         histories.agent,
@@ -125,7 +118,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
     """The agent of a configuration, serving while the context is open.
 
     Raises:
-        OSError: its address cannot be listened on, or a platform's driver cannot be had.
+        OSError: its address cannot be listened on.
         SecretFileError: the secret can neither be read nor made.
     """
     settings = config.gateway
@@ -144,6 +137,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
             histories = Logs(settings.catalog, catalog, settings.region, regions, bound(listener), forever)
             ending.push_async_callback(histories.aclose)
             ending.push_async_callback(process.cancel, background)
+            await first_snapshot(histories)
             agent = await ending.enter_async_context(own_agent(tasks, config, catalog, histories, url))
             forever(_prune(config, catalog, histories))
             api = server(application(agent, tokens, url), listener, grace_s=1.0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -16,14 +15,17 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
-import uvloop
 
 from gateway import proxy
 from gateway.admin.application import Admin
 from gateway.admin.application import application as admin_application
 from gateway.agent.agent import Agent
+from gateway.agent.api import application as agent_application
+from gateway.agent.fleet import Fleet
+from gateway.agent.tokens import Tokens
+from gateway.agent_app import first_snapshot, own_agent, url_of
 from gateway.config import Config, SecretFileError, load_secrets
-from gateway.control import logs
+from gateway.control import process
 from gateway.control.server import Server, bound, listen, server
 from gateway.core.catalog import Catalog
 from gateway.core.model import Address
@@ -41,13 +43,10 @@ from gateway.log.histories import Logs
 from gateway.log.opening import open_feed, open_pins, open_presence
 from gateway.log.pins import CachedPins
 from gateway.sources.admin import AdminMachines
-from gateway.sources.config import prune, publish_apps, specs
+from gateway.sources.config import prune, publish_apps
 
 SWEEP_S = 1.0
 FORGET_EVERY_SWEEPS = 60
-FIRST_SNAPSHOT_S = 2.0
-"""How long the catalog is waited for at the start; without it, what the file names is served all the same."""
-
 
 log = structlog.get_logger(__name__)
 
@@ -59,24 +58,19 @@ class Running:
     gateway: Gateway
     public: Address
     admin: Address
+    agent: str
+    """Where others ask its agent; empty for nowhere."""
 
 
 def serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT; says on stdout where. Exits 1, with the reason on stderr, when it cannot."""
-    logs.configure()
-    try:
-        uvloop.run(_serve(config))
-    except (OSError, SecretFileError) as error:
-        raise SystemExit(f"moorage: {error}") from None
+    process.run(lambda stop: _serve(config, stop), SecretFileError)
 
 
-async def _serve(config: Config) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+async def _serve(config: Config, stop: asyncio.Event) -> None:
     async with running(config) as one:
-        sys.stdout.write(f"moorage: serving on http://{one.public}, admin on http://{one.admin}\n")
+        agent = f", agent on {one.agent}" if one.agent else ""
+        sys.stdout.write(f"moorage: serving on http://{one.public}, admin on http://{one.admin}{agent}\n")
         sys.stdout.flush()
         await stop.wait()
         log.info("stopping", in_flight=len(one.gateway.edges), grace_s=config.gateway.drain_grace_s)
@@ -91,9 +85,13 @@ async def running(config: Config) -> AsyncIterator[Running]:
         SecretFileError: the sealing secret can neither be read nor made.
     """
     settings = config.gateway
-    sealer = Sealer(load_secrets(config))
+    secrets = load_secrets(config)
     with contextlib.ExitStack() as sockets:
         public, admin = (sockets.enter_context(listen(address)) for address in (settings.listen, settings.admin))
+        asked, url = None, ""
+        if config.agent.inside and config.agent.listen is not None:
+            asked = sockets.enter_context(listen(config.agent.listen))
+            url = url_of(config, bound(asked))
         async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as ending:
             background: list[asyncio.Task[None]] = []
 
@@ -113,33 +111,27 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.push_async_callback(feed.aclose)
             whereabouts = open_presence(settings.catalog)
             ending.push_async_callback(whereabouts.aclose)
-            ending.push_async_callback(_cancel, background)
+            ending.push_async_callback(process.cancel, background)
             gateway = Gateway(
                 region=settings.region,
                 limits=Limits(**settings.limits.model_dump()),
                 trusted_proxies=settings.trusted_proxies,
                 catalog=catalog,
-                sealer=sealer,
+                sealer=Sealer(secrets),
                 pins=pins,
                 spawn=spawn,
                 groups={**DEFAULT_GROUPS, **settings.region_groups},
             )
-            # What an operator stopped or cordoned stands in the catalog; the agent must not speak before it knows.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_SNAPSHOT_S):
-                    await histories.ready()
+            await first_snapshot(histories)
             publish_apps(config.apps, histories.config)
-            agent = await ending.enter_async_context(
-                Agent(
-                    tasks,
-                    histories.agent,
-                    owner=histories.agent_writer,
-                    instances=specs(config.apps),
-                    remembered=catalog.instance,
-                )
-            )
+            own: Agent | None = None
+            if config.agent.inside:
+                own = await ending.enter_async_context(own_agent(tasks, config, catalog, histories, url))
+            tokens = Tokens(secrets)
+            agents = Fleet(own, histories.agent_writer, catalog.instance, tokens)
+            ending.push_async_callback(agents.aclose)
             holds = Holds()
-            waker, slots = Waker(tasks, catalog, agent, holds=holds), Slots(holds)
+            waker, slots = Waker(tasks, catalog, agents, holds=holds), Slots(holds)
             ending.callback(waker.close)
             ending.callback(catalog.subscribe(slots.changed))
             ending.callback(catalog.subscribe(gateway.lot_changed))
@@ -149,7 +141,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
             forever(sharing.run())
             presence = Presence(gateway, whereabouts, histories.name)
             ending.callback(presence.close)
-            sleeper = Sleeper(tasks, catalog, agent, presence, whereabouts, histories.name)
+            sleeper = Sleeper(tasks, catalog, agents, presence, whereabouts, histories.name)
             forever(presence.run())
             forever(sleeper.run())
             gateway.slow_path = proxy.application(waker, slots, pins)
@@ -158,9 +150,12 @@ async def running(config: Config) -> AsyncIterator[Running]:
             token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
             administration = Admin(
                 gateway=gateway,
-                agent=agent,
+                agent=agents,
                 machines=AdminMachines(
-                    catalog, histories.admin, histories.admin_writer, listeners=(bound(public), bound(admin))
+                    catalog,
+                    histories.admin,
+                    histories.admin_writer,
+                    listeners=[bound(one) for one in (public, admin, asked) if one is not None],
                 ),
                 waker=waker,
                 holds=holds,
@@ -174,25 +169,21 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 started_at_s=time.time(),  # noqa: TID251 - said to people
                 token=token,
             )
-            servers = (
+            servers = [
                 server(gateway.slow_path, public, grace_s=settings.drain_grace_s, http=protocol_class(gateway)),
                 server(admin_application(administration), admin, grace_s=1.0),
-            )
+            ]
+            if own is not None and asked is not None:
+                servers.append(server(agent_application(own, tokens, url), asked, grace_s=1.0))
             serving = [tasks.create_task(one.run_on_socket()) for one in servers]
             for one in servers:
                 await one.listening()
-            yield Running(gateway, bound(public), bound(admin))
+            yield Running(gateway, bound(public), bound(admin), url)
             await _stop(gateway, servers, serving)
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-
-
-async def _stop(gateway: Gateway, servers: tuple[Server, Server], serving: list[asyncio.Task[None]]) -> None:
-    """No new connections; what is in flight gets the grace; the admin listener ends last."""
+async def _stop(gateway: Gateway, servers: list[Server], serving: list[asyncio.Task[None]]) -> None:
+    """No new connections; what is in flight gets the grace; the public listener ends first."""
     gateway.drain()
     for one, task in zip(servers, serving, strict=True):
         one.stop()

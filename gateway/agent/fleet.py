@@ -55,11 +55,14 @@ class Fleet:
         self._instance = instance
         self._tokens = tokens
         self._remote: OrderedDict[str, RemoteAgent] = OrderedDict()
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Fleet {self._owner} and {list(self._remote)}>"
 
     async def aclose(self) -> None:
+        """Whoever asks another agent from now on is told that it is away."""
+        self._closed = True
         while self._remote:
             await self._remote.popitem()[1].aclose()
 
@@ -120,12 +123,12 @@ class Fleet:
         return Failure(FailureKind.UNKNOWN_INSTANCE, f"no agent here owns {key}")
 
     async def _at(self, url: str, key: InstanceKey) -> AgentApi | Failure:
-        if not is_dialled(url):
-            return Failure(FailureKind.AGENT_AWAY, f"the agent of {key} cannot be asked", f"{url} is not dialled")
+        if self._closed or not is_dialled(url):
+            return _away(key, "this gateway is closing" if self._closed else f"{url} is not dialled")
         while url not in self._remote and len(self._remote) >= MAX_AGENTS:
             idle = next((at for at, agent in self._remote.items() if not agent.asked), None)
             if idle is None:
-                return Failure(FailureKind.AGENT_AWAY, f"the agent of {key} cannot be asked", "too many are asked now")
+                return _away(key, "too many are asked now")
             await self._remote.pop(idle).aclose()
         agent = self._remote.get(url)
         if agent is None:
@@ -139,3 +142,7 @@ class Fleet:
     def _tls(self) -> ssl.SSLContext:
         """One for all: each costs a megabyte."""
         return ssl.create_default_context()
+
+
+def _away(key: InstanceKey, detail: str) -> Failure:
+    return Failure(FailureKind.AGENT_AWAY, f"the agent of {key} cannot be asked", detail)

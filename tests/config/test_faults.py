@@ -151,6 +151,8 @@ def test_faults_of_the_gateway(line: str, fault: str) -> None:
         ("inside = 0", "agent.inside: 0 is not true or false"),
         ('docker = "/var/run/docker.sock"', '"/var/run/docker.sock" is not where a Docker listens; write "unix:///'),
         ('docker = "unix://docker.sock"', "is not where a Docker listens"),
+        ('docker = "unix:///var/run/docker.sock"', '"unix:///var/run/docker.sock" is not built yet; remove it'),
+        ('docker = "tcp://Docker:2376"', '"tcp://docker:2376" is not built yet'),
         ('docker = "tcp://h"', 'agent.docker: "h" is not an address'),
         ("lisen = 1", "agent.lisen: unknown key; did you mean `listen`?"),
         ("start_limit = 1", "agent.start_limit: unknown key here; it belongs in [gateway]"),

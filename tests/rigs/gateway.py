@@ -61,10 +61,30 @@ def _value(value: object) -> str:
     return json.dumps(value)
 
 
+def document(apps: Sequence[AppSpec], gateway: Mapping[str, object], agent: Mapping[str, object]) -> str:
+    """A moorage.toml; its secret is in the environment, its catalog in memory unless `gateway` says otherwise."""
+    tables = {
+        "gateway": {"secret": ["env:MOORAGE_SECRET"], "catalog": "memory:", **gateway},
+        "agent": agent,
+    }
+    lines = [
+        f"[{name}]\n" + "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+        for name, table in tables.items()
+    ]
+    return "\n".join([*lines, *(app.toml() for app in apps)])
+
+
 class Gateway:
     """One gateway process and its file."""
 
-    def __init__(self, bench: Bench, name: str, apps: Sequence[AppSpec], settings: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        name: str,
+        apps: Sequence[AppSpec],
+        settings: Mapping[str, object],
+        agent: Mapping[str, object],
+    ) -> None:
         self.name = name
         self.port = free_port()
         self.admin_port = free_port()
@@ -76,17 +96,17 @@ class Gateway:
         gateway = {
             "listen": f"127.0.0.1:{self.port}",
             "admin": f"127.0.0.1:{self.admin_port}",
-            "secret": ["env:MOORAGE_SECRET"],
-            "catalog": "memory:",
             **settings,
         }
-        head = "[gateway]\n" + "".join(f"{key} = {_value(value)}\n" for key, value in gateway.items())
-        self.file.write_text(head + "\n" + "\n".join(app.toml() for app in apps))
+        self.file.write_text(document(apps, gateway, agent))
 
     @classmethod
-    async def serve(cls, bench: Bench, name: str, *apps: AppSpec, **settings: object) -> Self:
-        """Write the file, start the gateway, wait until it is ready. `settings` go into `[gateway]`."""
-        gateway = cls(bench, name, apps, settings)
+    async def serve(
+        cls, bench: Bench, name: str, *apps: AppSpec, agent: Mapping[str, object] | None = None, **settings: object
+    ) -> Self:
+        """Write the file, start the gateway, wait until it is ready. `settings` go into `[gateway]`, `agent` into
+        `[agent]`."""
+        gateway = cls(bench, name, apps, settings, agent or {})
         await gateway.start()
         return gateway
 
