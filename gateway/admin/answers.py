@@ -32,6 +32,8 @@ class AdminCode(StrEnum):
     AD09 = "AD09"
     AD10 = "AD10"
     AD11 = "AD11"
+    AD12 = "AD12"
+    AD13 = "AD13"
 
 
 class Row(NamedTuple):
@@ -57,7 +59,11 @@ CODES: dict[AdminCode, Row] = {
     AdminCode.AD08: Row(413, "Request body too large", "Send at most 64 KiB."),
     AdminCode.AD09: Row(400, "Request body is not JSON", "Send one JSON object (RFC 8259)."),
     AdminCode.AD10: Row(408, "State not reached in time", "Ask again: waiting changes nothing."),
-    AdminCode.AD11: Row(501, "Not built yet", "Use stop instead."),
+    AdminCode.AD11: Row(409, "Not suspendable", "Start it first, or use stop instead."),
+    AdminCode.AD12: Row(409, "No such lease can be made", "Renew a live lease by PUT, or end one by DELETE."),
+    AdminCode.AD13: Row(
+        503, "The catalog's store is away", "Repeat the request when it is back: GET /v1/catalog says how it stands."
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Apps and machines: list, register, remove, start, stop, cordon, wait. Paths and words of the Fly Machines API.
+"""Apps and machines: list, register, remove, start, stop, suspend, cordon, wait. Paths as in the Fly Machines API.
 
 A change is asked of the machine's owner (the agent, or the admin API's own source) and answered by the record that
 follows; nothing here writes to the table.
@@ -7,7 +7,7 @@ follows; nothing here writes to the table.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 from starlette.requests import Request
@@ -17,7 +17,7 @@ from gateway.admin.answers import AdminCode, Fault, Refusal, Trouble, answer
 from gateway.admin.asking import Query, json_body, no_body, no_query
 from gateway.admin.needs import Admin
 from gateway.admin.views import app_view, knowledge, machine_view
-from gateway.agent.base import Cordoned, Failure, FailureKind, Refused, Started, StartFailed, Stopped
+from gateway.agent.base import Cordoned, Failure, FailureKind, Refused, Started, StartFailed, StopOutcome, Stopped
 from gateway.core.model import AppTable, Instance, State
 from gateway.core.problems import Code, Problem
 from gateway.lifecycle.waker import CODES
@@ -171,10 +171,17 @@ class Machines:
 
     async def stop(self, request: Request) -> Response:
         """The operator's stop: traffic does not wake it again."""
+        return await self._rest(request, self._admin.agent.stop)
+
+    async def suspend(self, request: Request) -> Response:
+        """The operator's suspend: traffic does not wake it again. Its sessions wait with its memory."""
+        return await self._rest(request, self._admin.agent.suspend)
+
+    async def _rest(self, request: Request, ask: Callable[[str, str], Awaitable[StopOutcome]]) -> Response:
         no_query(request)
         await no_body(request)
         before = self._instance(request)
-        outcome = await self._admin.agent.stop(before.app, before.id, hold=True)
+        outcome = await ask(before.app, before.id)
         match outcome:
             case Stopped(instance):
                 await self._until(instance.app, lambda: self._shows(instance), SETTLE_S)
@@ -183,10 +190,6 @@ class Machines:
                 raise self._failed(before, outcome.failure, 0.0)
             case _:
                 assert_never(outcome)
-
-    async def suspend(self, request: Request) -> Response:
-        before = self._instance(request)
-        raise Refusal(AdminCode.AD11, "suspend is not built yet", app=before.app, instance=before.id)
 
     async def cordon(self, request: Request) -> Response:
         return await self._cordon(request, True)
@@ -198,16 +201,24 @@ class Machines:
         no_query(request)
         await no_body(request)
         before = self._instance(request)
-        if self._admin.machines.cordon(before.app, before.id, cordoned) is None:
-            outcome = await self._admin.agent.cordon(before.app, before.id, cordoned)
-            match outcome:
-                case Cordoned(instance):
-                    await self._until(instance.app, lambda: self._shows(instance), SETTLE_S)
-                case Refused():
-                    raise self._failed(before, outcome.failure, 0.0)
-                case _:
-                    assert_never(outcome)
+        await self.set_cordon(before, cordoned)
         return await self._changed(request, before)
+
+    async def set_cordon(self, before: Instance, cordoned: bool) -> None:
+        """Take a machine out of placement or back into it, and return when the catalog has it so.
+
+        Raises Refusal or Trouble.
+        """
+        if self._admin.machines.cordon(before.app, before.id, cordoned) is not None:
+            return
+        outcome = await self._admin.agent.cordon(before.app, before.id, cordoned)
+        match outcome:
+            case Cordoned(instance):
+                await self._until(instance.app, lambda: self._shows(instance), SETTLE_S)
+            case Refused():
+                raise self._failed(before, outcome.failure, 0.0)
+            case _:
+                assert_never(outcome)
 
     # --- parts -------------------------------------------------------------------------
 
@@ -219,11 +230,7 @@ class Machines:
         return table
 
     def _instance(self, request: Request) -> Instance:
-        app, id = _names(request)
-        instance = self._admin.instance(app, id)
-        if instance is None:
-            raise _no_machine(app, id)
-        return instance
+        return named(self._admin, request)
 
     def _shows(self, instance: Instance) -> bool:
         """Whether the catalog has it as its agent said; a later change counts too."""
@@ -247,6 +254,8 @@ class Machines:
                 return Refusal(AdminCode.AD06, message, app=app, instance=id)
             case FailureKind.UNKNOWN_INSTANCE:
                 return Refusal(AdminCode.AD05, f"it belongs to {instance.owner or '?'}", app=app, instance=id)
+            case FailureKind.NOT_SUSPENDABLE:
+                return Refusal(AdminCode.AD11, failure.message, app=app, instance=id, detail=failure.detail)
             case FailureKind.NOT_STARTABLE:
                 return Refusal(AdminCode.AD06, failure.message, app=app, instance=id)
             case kind:
@@ -278,6 +287,15 @@ class Machines:
             self._waiting -= 1
             unsubscribe()
         return True
+
+
+def named(admin: Admin, request: Request) -> Instance:
+    """The machine that a request's path names. Raises Refusal."""
+    app, id = _names(request)
+    instance = admin.instance(app, id)
+    if instance is None:
+        raise _no_machine(app, id)
+    return instance
 
 
 def _names(request: Request) -> tuple[str, str]:

@@ -6,7 +6,8 @@ request, no client. Its size grows with the apps and with the instances that car
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TypeVar
 
@@ -23,8 +24,10 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admin.carried import live_leases
 from gateway.admin.needs import Admin
 from gateway.admin.status import in_flight
+from gateway.core.presence import Lease
 from gateway.lifecycle.times import BOUNDS_S
 
 Value = float | int
@@ -35,13 +38,16 @@ class Metrics:
     """/metrics, in the format that the Accept header asks for (Prometheus text or OpenMetrics)."""
 
     def __init__(self, admin: Admin) -> None:
+        self._admin = admin
         self._registry = CollectorRegistry()
-        self._registry.register(GatewayCollector(admin))
+        self._collector = GatewayCollector(admin)
+        self._registry.register(self._collector)
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
     async def metrics(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        self._collector.leases = await live_leases(self._admin)
         return Response(encode(self._registry), 200, {"content-type": content_type, "cache-control": "no-store"})
 
 
@@ -50,6 +56,8 @@ class GatewayCollector(Collector):
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
+        self.leases: Sequence[Lease] | None = None
+        """Asked of the store before, since collecting does not wait; None while it is away."""
 
     def describe(self) -> list[Metric]:
         # Without it the registry would collect once at registration to learn the names.
@@ -62,6 +70,7 @@ class GatewayCollector(Collector):
         yield from self._connections()
         yield from self._instances()
         yield from self._holding()
+        yield from self._sleeping()
         yield from self._catalog()
 
     def _requests(self) -> Iterator[Metric]:
@@ -179,6 +188,29 @@ class GatewayCollector(Collector):
             took.add_metric((app,), list(zip(bounds, accumulate(taken.counts), strict=True)), taken.sum_s)
         yield took
         yield _counter("wakes_failed", "Wakes that failed, by the code of the answer.", ("app", "code"), times.failed)
+
+    def _sleeping(self) -> Iterator[Metric]:
+        sleeper, all_said = self._admin.sleeper, self._admin.presence.all_said
+        yield _gauge("sleeper_leads", "1 where it was decided last what sleeps.", (), {(): int(sleeper.leads)})
+        yield _counter("slept", "Instances put to sleep by this gateway.", (), {(): sleeper.slept})
+        yield _counter(
+            "sleeps_called_off",
+            "Sleeps that somebody prevented, or that not all gateways agreed to in time.",
+            (),
+            {(): sleeper.called_off},
+        )
+        yield _gauge(
+            "gateways_live",
+            "Gateways that are heard, this one among them; 0 while the store is away.",
+            (),
+            {(): len(all_said)},
+        )
+        if self.leases is not None:
+            apps = Counter(lease.app for lease in self.leases)
+            names = (*self._admin.gateway.catalog.apps(), *apps)
+            yield _gauge(
+                "leases", "Leases that keep instances awake.", ("app",), {(name,): apps[name] for name in names}
+            )
 
     def _catalog(self) -> Iterator[Metric]:
         admin = self._admin

@@ -12,7 +12,9 @@ from importlib.metadata import version
 from typing import Protocol
 
 from gateway.agent.base import AgentApi
-from gateway.core.model import Instance, Pin
+from gateway.core.model import AppTable, Instance, Pin
+from gateway.core.presence import Lease, Said
+from gateway.core.sleep import Why
 from gateway.data.state import Gateway
 from gateway.lifecycle.times import WakeTimes
 from gateway.sources.admin import Registered, Registration, Removal
@@ -97,6 +99,40 @@ class Waker(Protocol):
     def waking(self) -> Sequence[WakeUnderWay]: ...
 
 
+class Sleeper(Protocol):
+    """What puts idle instances to sleep (`gateway.lifecycle.sleeper.Sleeper`)."""
+
+    leads: bool
+    slept: int
+    called_off: int
+
+    def why(self, table: AppTable) -> Mapping[str, Why | None]:
+        """Why each running instance of an app is up; None for one that sleeps soon."""
+
+
+class Presence(Protocol):
+    """What the gateways say to each other (`gateway.lifecycle.presence.Presence`)."""
+
+    all_said: Sequence[Said | None]
+    """What every live gateway said last, this one's own among them; empty while the store is away."""
+
+
+class Whereabouts(Protocol):
+    """The presence store, for its leases (`gateway.log.presence.Presence`). All raise LogUnavailable."""
+
+    async def hold(self, app: str, id: str, name: str, expires_in_s: float, *, replace: bool) -> bool:
+        """Keep an instance awake; False when a lease of that name is live and `replace` is not set.
+
+        Raises TooManyLeases.
+        """
+
+    async def release(self, app: str, id: str, name: str) -> bool:
+        """End a lease; False when none of that name is live."""
+
+    async def held(self, app: str | None = None) -> Sequence[Lease]:
+        """The live leases of one app, or of all, by app, instance and name."""
+
+
 class Pins(Protocol):
     """The pin store, for `explain`."""
 
@@ -116,6 +152,9 @@ class Admin:
     followers: Sequence[Follower]
     """May grow: a log is followed from when its region is first named."""
     pins: Pins
+    sleeper: Sleeper
+    presence: Presence
+    whereabouts: Whereabouts
     id: str
     """The gateway's id: `host:port`."""
     token: str | None = field(default=None, repr=False)

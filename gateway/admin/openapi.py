@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.admin.answers import CODES, AdminCode
 from gateway.admin.routes import Endpoint, Param
+from gateway.core.presence import LEASE_NAME, MAX_LEASE_S
 
 PATH = "/openapi.json"
 
@@ -47,6 +48,24 @@ _QUESTION = {
         "body": {"description": "A text as it is, any other value as JSON."},
     },
 }
+_EXPIRE = {
+    "description": 'Seconds, or text such as "5m"; at most an hour.',
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": MAX_LEASE_S}, _TEXT],
+}
+_LEASE = {"type": "string", "pattern": f"^{LEASE_NAME.pattern}$"}
+_TASK = {
+    "type": "object",
+    "required": ["name", "expire"],
+    "additionalProperties": False,
+    "properties": {"name": _LEASE, "expire": _EXPIRE},
+}
+_SCHEMAS = {
+    "Machine": _MACHINE,
+    "Question": _QUESTION,
+    "Task": _TASK,
+    "Renewal": {**_TASK, "required": ["expire"]},
+    "Error": _ERROR,
+}
 _OF_ALL = (AdminCode.AD01, AdminCode.AD02)
 
 
@@ -65,7 +84,7 @@ def document(endpoints: Iterable[Endpoint], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Machine": _MACHINE, "Question": _QUESTION, "Error": _ERROR},
+            "schemas": _SCHEMAS,
         },
     }
 

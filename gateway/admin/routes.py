@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admin.drains import Drains
 from gateway.admin.explain import Explain
 from gateway.admin.machines import Machines
 from gateway.admin.metrics import Metrics
 from gateway.admin.needs import Admin
 from gateway.admin.sessions import Sessions
 from gateway.admin.status import Status
+from gateway.admin.tasks import Tasks
 from gateway.admin.traces import Traces
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -55,7 +57,9 @@ _MACHINE = f"{_MACHINES}/{{id}}"
 _LIMIT = Param("limit", "How many at most.", "integer")
 _OFFSET = Param("offset", "How many to leave out.", "integer")
 _TIMEOUT = Param("timeout", "Seconds to wait, at most 60.", "number")
+_SESSIONS = Param("sessions", "`false`: live sessions do not hold it up.", "boolean")
 _NONE = "There is no such thing."
+_AWAY = "The catalog's store is away."
 _OWNER = "Another writer owns it, or it can only be changed where it was started."
 _QUESTION = (
     Param("host", "The Host of the request."),
@@ -74,6 +78,7 @@ def endpoints(admin: Admin) -> tuple[Endpoint, ...]:
     """All but /openapi.json, which describes them."""
     machines, sessions, status = Machines(admin), Sessions(admin), Status(admin)
     explain, metrics, traces = Explain(admin), Metrics(admin), Traces(admin)
+    tasks, drains = Tasks(admin), Drains(admin, machines)
     return (
         Endpoint(
             "GET",
@@ -134,7 +139,11 @@ def endpoints(admin: Admin) -> tuple[Endpoint, ...]:
             {200: "It is stopped.", 404: _NONE, 409: _OWNER},
         ),
         Endpoint(
-            "POST", f"{_MACHINE}/suspend", machines.suspend, "Not built yet.", {404: _NONE, 501: "Not built yet."}
+            "POST",
+            f"{_MACHINE}/suspend",
+            machines.suspend,
+            "Suspend a machine with its memory; traffic does not wake it again.",
+            {200: "It is suspended.", 404: _NONE, 409: f"{_OWNER} Or it cannot be suspended."},
         ),
         Endpoint(
             "POST",
@@ -151,6 +160,22 @@ def endpoints(admin: Admin) -> tuple[Endpoint, ...]:
             {200: "It is not cordoned.", 404: _NONE, 409: _OWNER},
         ),
         Endpoint(
+            "POST",
+            f"{_MACHINE}/drain",
+            drains.drain,
+            "Cordon a machine, and say what it still carries over all gateways.",
+            {200: "It is cordoned.", 404: _NONE, 409: _OWNER},
+            (_SESSIONS,),
+        ),
+        Endpoint(
+            "GET",
+            f"{_MACHINE}/drain",
+            drains.drain_progress,
+            "What a machine that drains still carries.",
+            {200: "`drained`: nothing is left.", 404: _NONE, 503: "Too many wait already."},
+            (_SESSIONS, Param("timeout", "Seconds to wait until nothing is left, at most 60.", "number")),
+        ),
+        Endpoint(
             "GET",
             f"{_MACHINE}/wait",
             machines.wait,
@@ -161,6 +186,36 @@ def endpoints(admin: Admin) -> tuple[Endpoint, ...]:
                 Param("instance_id", "Only this incarnation counts."),
                 _TIMEOUT,
             ),
+        ),
+        Endpoint(
+            "GET",
+            f"{_MACHINE}/tasks",
+            tasks.tasks,
+            "The leases that keep a machine awake, by name.",
+            {200: "The live ones.", 404: _NONE, 503: _AWAY},
+        ),
+        Endpoint(
+            "POST",
+            f"{_MACHINE}/tasks",
+            tasks.hold_task,
+            "Keep a machine awake for a while.",
+            {201: "It is kept awake.", 404: _NONE, 409: "A lease of that name is live, or there are 100.", 503: _AWAY},
+            body="Task",
+        ),
+        Endpoint(
+            "PUT",
+            f"{_MACHINE}/tasks/{{name}}",
+            tasks.renew_task,
+            "Keep a machine awake from now on for a while, whether it was or not.",
+            {200: "It is kept awake.", 404: _NONE, 409: "There are 100 leases.", 503: _AWAY},
+            body="Renewal",
+        ),
+        Endpoint(
+            "DELETE",
+            f"{_MACHINE}/tasks/{{name}}",
+            tasks.release_task,
+            "End a lease.",
+            {204: "It is over.", 404: _NONE, 503: _AWAY},
         ),
         Endpoint(
             "GET",

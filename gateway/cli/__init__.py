@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from gateway.cli.agent import agent
-from gateway.cli.changes import cordon, stop, uncordon, wake
+from gateway.cli.changes import cordon, stop, suspend, uncordon, wake
 from gateway.cli.check import check
 from gateway.cli.demo import demo
+from gateway.cli.drain import drain
 from gateway.cli.explain import explain
 from gateway.cli.import_ import import_app
 from gateway.cli.ps import ps
@@ -48,7 +49,9 @@ def _root(
     pass
 
 
-for command in (serve, agent, demo, check, ps, sessions, explain, replay_test, wake, stop, cordon, uncordon):
+for command in (
+    serve, agent, demo, check, ps, sessions, explain, replay_test, wake, stop, suspend, cordon, uncordon, drain,
+):  # fmt: skip
     app.command()(command)
 app.command("import")(import_app)
 

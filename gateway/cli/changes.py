@@ -1,4 +1,7 @@
-"""Commands that change instances, named `APP/INSTANCE`: wake, stop, cordon, uncordon. Each goes on after a failure."""
+"""Commands that change instances, named `APP/INSTANCE`: wake, stop, suspend, cordon, uncordon.
+
+Each goes on after a failure.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +64,22 @@ def stop(
     _each(instances, lambda client, path: client.post(f"{path}/stop"), config, admin, token, as_json)
 
 
+def suspend(
+    instances: Instances,
+    config: AdminConfig = None,
+    admin: Admin = None,
+    token: AdminToken = None,
+    as_json: Json = False,
+) -> None:
+    """Freeze instances with their memory, sessions included. Requests do not wake them again; `moorage wake` does.
+
+    \b
+    Example:
+      moorage suspend tools/i-1
+    """
+    _each(instances, lambda client, path: client.post(f"{path}/suspend"), config, admin, token, as_json)
+
+
 def cordon(
     instances: Instances,
     config: AdminConfig = None,
@@ -84,7 +103,7 @@ def uncordon(
     token: AdminToken = None,
     as_json: Json = False,
 ) -> None:
-    """Let new sessions come to instances again.
+    """Let new sessions come to instances again; a drain ends.
 
     \b
     Example:
@@ -102,7 +121,7 @@ def _each(
     as_json: bool,
 ) -> None:
     """Change one after the other; exit 1 when any of them could not be."""
-    pairs = [_names(name) for name in instances]
+    pairs = [names(name) for name in instances]
     results: list[dict[str, Any]] = []
     with failing(as_json), connected(config, admin, token) as client:
         for name, (app, id) in zip(instances, pairs, strict=True):
@@ -122,7 +141,8 @@ def _each(
         raise typer.Exit(1)
 
 
-def _names(name: str) -> tuple[str, str]:
+def names(name: str) -> tuple[str, str]:
+    """App and id of an instance as `moorage ps` shows it. Raises BadParameter."""
     app, slash, id = name.partition("/")
     if not (app and slash and id) or "/" in id:
         raise typer.BadParameter(f"{name} names no instance; write APP/INSTANCE, such as tools/i-1")

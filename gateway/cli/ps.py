@@ -10,7 +10,9 @@ from gateway.cli.client import connected
 from gateway.cli.options import Admin, AdminConfig, AdminToken, Json
 from gateway.cli.tables import failing, print_json, print_table
 
-HEADINGS = ("APP", "INSTANCE", "STATE", "REGION", "ADDRESS", "REQUESTS", "STREAMS", "SESSIONS", "NOTE")
+HEADINGS = (
+    "APP", "INSTANCE", "STATE", "REGION", "ADDRESS", "REQUESTS", "STREAMS", "SESSIONS", "UP BECAUSE", "NOTE",
+)  # fmt: skip
 
 
 def ps(
@@ -20,7 +22,7 @@ def ps(
     token: AdminToken = None,
     as_json: Json = False,
 ) -> None:
-    """Show the instances: state, address, what they carry here, and why they are not running or not used.
+    """Show the instances: state, address, what they carry over all gateways, and why they are still up, or are not.
 
     \b
     Examples:
@@ -46,9 +48,10 @@ def _row(machine: dict[str, Any]) -> tuple[str, ...]:
         machine["state"],
         machine["region"],
         machine["address"] or "-",
-        str(machine["requests"]),
-        str(machine["streams"]),
-        str(machine["sessions"]),
+        str(machine["requests_all"]),
+        str(machine["streams_all"]),
+        str(machine["sessions_all"]),
+        machine["up_because"],
         note(machine),
     )
 

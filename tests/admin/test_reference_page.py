@@ -16,7 +16,7 @@ async def test_every_path_is_on_the_page() -> None:
     async with bench() as on:
         paths = (await on.get("/openapi.json"))["paths"]
         described = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-        assert set(re.findall(r"^\| `(GET|POST|DELETE) (\S+)` \|", PAGE, re.MULTILINE)) == described
+        assert set(re.findall(r"^\| `(GET|POST|PUT|DELETE) (\S+)` \|", PAGE, re.MULTILINE)) == described
 
 
 def test_every_code_is_on_the_page_with_its_status() -> None:

@@ -66,8 +66,10 @@ async def test_ps_shows_the_instances_and_what_is_not_as_usual() -> None:
         shown = await moorage("ps", *at(on))
         assert shown.code == 0, shown.err
         lines = [line.split() for line in shown.out.splitlines()]
-        assert lines[0] == ["APP", "INSTANCE", "STATE", "REGION", "ADDRESS", "REQUESTS", "STREAMS", "SESSIONS", "NOTE"]
-        assert lines[1] == ["tools", "i-1", "started", "local", "127.0.0.1:9001", "3", "0", "0", "cordoned"]
+        assert lines[0][:5] == ["APP", "INSTANCE", "STATE", "REGION", "ADDRESS"]
+        assert lines[0][5:] == ["REQUESTS", "STREAMS", "SESSIONS", "UP", "BECAUSE", "NOTE"]
+        why = ["auto_stop", "is", "off"]
+        assert lines[1] == ["tools", "i-1", "started", "local", "127.0.0.1:9001", "3", "0", "0", *why, "cordoned"]
         assert lines[2] == ["tools", "i-2", "created", "local", "-", "0", "0", "0"]
         listed = await moorage("ps", "tools", "--json", *at(on))
         assert [(one["id"], one["state"]) for one in listed.json] == [("i-1", "started"), ("i-2", "created")]
@@ -99,6 +101,8 @@ async def test_instances_are_woken_stopped_and_cordoned() -> None:
         )
         assert second.startswith("moorage: there is no machine tools/i-9 (AD03). ")
         assert on.instance("i-2").held_down
+        assert (await moorage("wake", "tools/i-2", *at(on))).code == 0
+        assert (await moorage("suspend", "tools/i-2", *at(on))).out == "tools/i-2 suspended\n"
         results = (await moorage("stop", "--json", "tools/i-1", "tools/i-2", *at(on))).json
         assert results[0]["error"]["code"] == "AD06"
         assert results[1]["machine"]["state"] == "stopped"

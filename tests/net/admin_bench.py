@@ -22,9 +22,12 @@ from gateway.core.model import Address, App, Instance, Pin
 from gateway.core.seal import Sealer
 from gateway.data.state import Gateway, Limits
 from gateway.lifecycle.holds import Holds
+from gateway.lifecycle.presence import Presence
+from gateway.lifecycle.sleeper import Sleeper
 from gateway.lifecycle.waker import Waker
 from gateway.log.base import LogUnavailable
 from gateway.log.histories import Logs
+from gateway.log.presence_memory import MemoryPresence
 from gateway.sources.admin import AdminMachines
 from tests.net.yard import quiet
 
@@ -58,6 +61,8 @@ class Bench:
     agent: Agent
     logs: Logs
     pins: Pins
+    presence: Presence
+    whereabouts: MemoryPresence
     address: Address
     client: httpx2.AsyncClient
     """Asks with the token, when there is one."""
@@ -116,8 +121,14 @@ async def bench(
         )
         waker = Waker(tasks, catalog, agent, holds=holds)
         ending.callback(waker.close)
+        whereabouts = MemoryPresence()
+        presence = Presence(gateway, whereabouts, logs.name)
+        ending.callback(presence.close)
+        # It says and hears something when a test has it do so; the sleeper sleeps itself.
+        sleeper = Sleeper(tasks, catalog, agent, presence, whereabouts, logs.name)
         if ready:
             await logs.ready()
+            await presence.speak()
         listener = ending.enter_context(listen(Address("127.0.0.1", 0)))
         address = bound(listener)
         admin = Admin(
@@ -128,6 +139,9 @@ async def bench(
             holds=holds,
             followers=logs.followers,
             pins=pins,
+            sleeper=sleeper,
+            presence=presence,
+            whereabouts=whereabouts,
             id=logs.name,
             token=token,
         )
@@ -137,7 +151,7 @@ async def bench(
         headers = {"authorization": f"Bearer {token}"} if token is not None else {}
         async with httpx2.AsyncClient(base_url=f"http://{address}", headers=headers, trust_env=False) as client:
             try:
-                yield Bench(admin, gateway, agent, logs, pins, address, client)
+                yield Bench(admin, gateway, agent, logs, pins, presence, whereabouts, address, client)
             except BaseException as error:  # noqa: BLE001 - raised again below, outside of the group
                 caught = error
         serving.stop()

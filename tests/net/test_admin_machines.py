@@ -222,19 +222,40 @@ async def test_a_machine_of_another_gateway_is_not_changed_here() -> None:
         on.logs.config.put(
             "instance", "tools/i-5", {"app": "tools", "id": "i-5", "owner": "agent@other:1", "state": "stopped"}
         )
-        for action in ("start", "stop", "cordon"):
+        for action in ("start", "stop", "suspend", "cordon", "drain"):
             response = await on.client.post(f"{MACHINES}/i-5/{action}")
             assert response.status_code == 409
             assert error(response)["code"] == "AD05"
             assert "agent@other:1" in error(response)["message"]
 
 
-async def test_suspend_is_not_built_yet() -> None:
-    async with bench(TOOLS) as on:
+async def test_suspend_keeps_the_memory_and_holds_down() -> None:
+    async with bench(TOOLS, instances=[(TOOLS, toy("i-1"))]) as on:
+        early = await on.client.post(f"{MACHINES}/i-1/suspend")
+        assert early.status_code == 409
+        assert error(early)["code"] == "AD11"
+        assert error(early)["message"] == "tools/i-1 is created: only what is started can be suspended"
+        started = (await on.client.post(f"{MACHINES}/i-1/start", timeout=30)).json()["machine"]
+        suspended = await on.client.post(f"{MACHINES}/i-1/suspend", timeout=30)
+        assert suspended.status_code == 200
+        assert suspended.json()["previous_state"] == "started"
+        view = suspended.json()["machine"]
+        assert (view["state"], view["address"], view["held_down"]) == ("suspended", None, True)
+        assert not on.instance("i-1").wakeable
+        resumed = (await on.client.post(f"{MACHINES}/i-1/start", timeout=30)).json()["machine"]
+        assert (resumed["state"], resumed["held_down"]) == ("started", False)
+        assert resumed["instance_id"] == started["instance_id"]
+
+
+async def test_plain_addresses_cannot_be_suspended() -> None:
+    static = Spec(InstanceKey("tools", "i-1"), address=Address("127.0.0.1", 9001))
+    async with bench(TOOLS, instances=[(TOOLS, static)]) as on:
         await register(on)
-        response = await on.client.post(f"{MACHINES}/i-9/suspend")
-        assert response.status_code == 501
-        assert error(response)["message"] == "suspend is not built yet"
+        for id, code in (("i-1", "AD11"), ("i-9", "AD06")):
+            refused = await on.client.post(f"{MACHINES}/{id}/suspend")
+            assert refused.status_code == 409
+            assert error(refused)["code"] == code
+            assert on.instance(id).running
 
 
 async def test_wait_answers_at_once_in_time_and_too_late() -> None:
