@@ -42,9 +42,9 @@ class Carried(NamedTuple):
     """What one instance carries through one gateway, or through all of them."""
 
     requests: int = 0
-    """In flight, without the streams."""
+    """In flight."""
     streams: int = 0
-    """Open event streams and tunnels."""
+    """Open event streams and tunnels; where streams may be parked, those that may, while the others are requests."""
     sessions: int = 0
     """Bound to this life of it, and used within the app's `session_idle`."""
     idle_s: float = NEVER_S

@@ -108,7 +108,8 @@ def why_up(
     Args:
         carried: what all live gateways carry together; what is missing carries nothing.
         leases: the live ones; those of other apps do not matter.
-        up_s: by id, for how long it has been started; what is missing has just been.
+        up_s: by id, for how long it has been started: NEVER_S for what was up when it was first seen; what is missing
+            has just been started.
         watched_s: for how long all that happened at any gateway is known here. A gateway that ends without a word
             takes with it what it knew.
     """
