@@ -1,4 +1,4 @@
-"""From the configuration's `catalog` URL to a log, a feed, a pin store and the presence.
+"""From the configuration's `catalog` URL to a log, a feed, a pin store, recorded sessions and the presence.
 
 Each kind of store is imported when it is named.
 """
@@ -9,6 +9,7 @@ from gateway.log.base import KEPT_ENTRIES, CatalogLog
 from gateway.log.feed import KEPT_MESSAGES, Feed
 from gateway.log.pins import PinTable
 from gateway.log.presence import Presence
+from gateway.log.recordings import RecordingTable
 
 
 class UnknownStore(ValueError):
@@ -74,6 +75,26 @@ def open_pins(url: str) -> PinTable:
             from gateway.log.pins_redis import RedisPins
 
             return RedisPins(url)
+        case _:
+            raise _unknown(scheme)
+
+
+def open_recordings(url: str) -> RecordingTable:
+    """The recorded sessions in the same database, for Recordings. Nothing is connected to before it is first used."""
+    scheme, _, rest = url.partition(":")
+    match scheme:
+        case "memory":
+            from gateway.log.recordings_memory import MemoryRecordings
+
+            return MemoryRecordings.named(rest)
+        case "sqlite":
+            from gateway.log.recordings_sqlite import SqliteRecordings
+
+            return SqliteRecordings(rest)
+        case "redis" | "rediss":
+            from gateway.log.recordings_redis import RedisRecordings
+
+            return RedisRecordings(url)
         case _:
             raise _unknown(scheme)
 
