@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,14 +18,19 @@ import structlog
 from gateway.agent.agent import Agent
 from gateway.agent.api import application
 from gateway.agent.base import Driver, DriverName
+from gateway.agent.docker import DockerDriver
+from gateway.agent.docker_api import DockerApi
 from gateway.agent.tokens import Tokens
 from gateway.config import Config, SecretFileError, load_secrets
 from gateway.control import process
 from gateway.control.server import bound, listen, server
+from gateway.core.bodies import app_body
 from gateway.core.catalog import Catalog
-from gateway.core.model import Address
+from gateway.core.model import Address, App
+from gateway.core.record import RecordKind
 from gateway.log.histories import Logs
 from gateway.sources.config import prune, specs
+from gateway.sources.docker import DockerSource
 
 DEFAULT_LISTEN: Final = Address("127.0.0.1", 8082)
 REFRESH_EVERY_S: Final = 30.0
@@ -46,35 +51,57 @@ class Running:
     """Under which name it publishes."""
 
 
-def drivers(config: Config) -> Mapping[DriverName, Driver]:
-    """The drivers beside those for plain addresses and for commands, as the file asks for them. All are made here."""
-    return {}
-
-
 @contextlib.asynccontextmanager
 async def own_agent(
     tasks: asyncio.TaskGroup, config: Config, catalog: Catalog, histories: Logs, url: str
 ) -> AsyncIterator[Agent]:
-    """The agent of the file's instances, which others ask at `url`; empty for none but this process.
+    """The agent of the file's instances and of this host's labelled containers, which others ask at `url`; empty for
+    none but this process. It drops what an earlier life published and nothing names any more.
 
     What an operator stopped or cordoned stands in the catalog: await `first_snapshot` before.
     """
-    agent = Agent(
-        tasks,
-        histories.agent,
-        owner=histories.agent_writer,
-        instances=specs(config.apps),
-        remembered=catalog.instance,
-        drivers=drivers(config),
-        url=url,
-        start_limit=config.gateway.start_limit,
-    )
-    async with agent:
-        refreshing = tasks.create_task(_refresh(agent), name="refresh platforms")
-        try:
-            yield agent
-        finally:
-            await process.cancel([refreshing])
+    async with contextlib.AsyncExitStack() as ending:
+        drivers: dict[DriverName, Driver] = {}
+        engine = None
+        if config.agent.docker:
+            engine = await ending.enter_async_context(DockerApi(config.agent.docker))
+            drivers[DriverName.DOCKER] = DockerDriver(engine)
+        agent = Agent(
+            tasks,
+            histories.agent,
+            owner=histories.agent_writer,
+            instances=specs(config.apps),
+            remembered=catalog.instance,
+            drivers=drivers,
+            url=url,
+            start_limit=config.gateway.start_limit,
+        )
+        await ending.enter_async_context(agent)
+        containers = _containers(config, engine, agent, histories) if engine is not None else None
+        background = [
+            tasks.create_task(_refresh(agent), name="refresh platforms"),
+            tasks.create_task(_prune(config, catalog, histories, containers), name="drop what is gone"),
+        ]
+        if containers is not None:
+            background.append(tasks.create_task(containers.run(), name="follow docker"))
+        ending.push_async_callback(process.cancel, background)
+        yield agent
+
+
+def _containers(config: Config, engine: DockerApi, agent: Agent, histories: Logs) -> DockerSource:
+    """The labelled containers as a source. Apps of the file are settled by the file."""
+
+    def publish(app: App) -> None:
+        histories.config.put(RecordKind.APP, app.name, app_body(app))
+
+    settled = {one.app.name: one.app for one in config.apps}
+    return DockerSource(engine, agent, publish, region=config.gateway.region, settled=settled)
+
+
+async def _prune(config: Config, catalog: Catalog, histories: Logs, containers: DockerSource | None) -> None:
+    await histories.ready()
+    found = await containers.settled() if containers is not None else ()
+    prune(catalog, config.apps, histories, found)
 
 
 async def first_snapshot(histories: Logs) -> None:
@@ -139,16 +166,9 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.push_async_callback(process.cancel, background)
             await first_snapshot(histories)
             agent = await ending.enter_async_context(own_agent(tasks, config, catalog, histories, url))
-            forever(_prune(config, catalog, histories))
             api = server(application(agent, tokens, url), listener, grace_s=1.0)
             serving = tasks.create_task(api.run_on_socket())
             await api.listening()
             yield Running(agent, url, histories.agent_writer)
             api.stop()
             await serving
-
-
-async def _prune(config: Config, catalog: Catalog, histories: Logs) -> None:
-    """Once the catalog is known: drop what an earlier life published and nothing names any more."""
-    await histories.ready()
-    prune(catalog, config.apps, histories)

@@ -196,7 +196,9 @@ async def _stop(gateway: Gateway, servers: list[Server], serving: list[asyncio.T
 async def _settle(gateway: Gateway, histories: Logs, config: Config) -> None:
     """Once the catalog is known: drop what an earlier life published and nothing names any more; be ready."""
     await histories.ready()
-    prune(gateway.catalog, config.apps, histories)
+    if not config.agent.inside:
+        # Else the agent does, which knows more than the file.
+        prune(gateway.catalog, config.apps, histories)
     gateway.ready = True
     log.info("ready", apps=len(gateway.catalog.apps()))
     await asyncio.Event().wait()

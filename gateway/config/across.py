@@ -37,7 +37,6 @@ def check_across(
     yield from _agent_url(agent)
     yield from _agent_listener(gateway, agent)
     yield from _agent_outside(gateway, agent)
-    yield from _agent_docker(agent)
     yield from _routes(apps)
     for app in apps:
         yield from _concurrency(app.app)
@@ -140,12 +139,6 @@ def _agent_outside(gateway: Table[GatewaySettings], agent: Table[AgentSettings])
     if not agent.section.inside and gateway.section.catalog == "memory:":
         message = "is false, but a memory: catalog is shared with no agent outside"
         yield Finding((*agent.path, "inside"), message, 'set [gateway] catalog = "sqlite:moorage.db", or a Redis')
-
-
-def _agent_docker(agent: Table[AgentSettings]) -> Iterator[Finding]:
-    """Goes when `gateway.agent_app.drivers` makes the driver."""
-    if agent.section is not None and agent.section.docker:
-        yield Finding((*agent.path, "docker"), f"{shown(agent.section.docker)} is not built yet", "remove it")
 
 
 def _twice(path: KeyPath, entries: tuple[str, ...]) -> Iterator[Finding]:

@@ -110,7 +110,9 @@ def _read(document: dict[str, object], sources: Sources) -> tuple[Config, list[F
     findings += gateway.findings
     agent = read_table(AgentSettings, document.get("agent", {}), ("agent",), sources)
     findings += agent.findings
-    apps = tuple(_apps(document, sources, findings))
+    # Apps may also come from the labels of containers, from another agent or through the admin API.
+    elsewhere = agent.section is not None and bool(agent.section.docker or not agent.section.inside)
+    apps = tuple(_apps(document, sources, findings, elsewhere=elsewhere))
     findings += check_across(gateway, agent, apps)
     if findings:
         return Config(), findings
@@ -118,12 +120,14 @@ def _read(document: dict[str, object], sources: Sources) -> tuple[Config, list[F
     return Config(settings, tuple(_app(app, settings.region) for app in apps), _whole(agent)), findings
 
 
-def _apps(document: dict[str, object], sources: Sources, findings: list[Finding]) -> Iterator[AppTables]:
+def _apps(
+    document: dict[str, object], sources: Sources, findings: list[Finding], *, elsewhere: bool
+) -> Iterator[AppTables]:
     raw = document.get("apps", {})
     if not isinstance(raw, dict):
         findings.append(Finding(("apps",), f"{shown(raw)} is not a table", "write [apps.NAME]"))
         return
-    if not raw:
+    if not raw and not elsewhere:
         findings.append(Finding(("apps",), "there is no app", "add a table [apps.NAME]"))
     for name, table in raw.items():
         path: KeyPath = ("apps", name)

@@ -6,7 +6,7 @@ What an earlier life of this gateway published and the file no longer names is d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from gateway.agent.base import InstanceKey, Publish, Spec
@@ -58,9 +58,11 @@ def specs(apps: Iterable[AppConfig]) -> list[tuple[App, Spec]]:
     ]
 
 
-def prune(catalog: Catalog, apps: Iterable[AppConfig], writers: Writers) -> None:
-    """Delete what this gateway's file once named and names no longer."""
-    named = {f"{RecordKind.APP}/{one.app.name}" for one in apps}
+def prune(catalog: Catalog, apps: Iterable[AppConfig], writers: Writers, found: Collection[str] = ()) -> None:
+    """Delete what this gateway's file once named and names no longer. `found`: keys of records that have another source
+    than the file."""
+    named = {*found}
+    named |= {f"{RecordKind.APP}/{one.app.name}" for one in apps}
     named |= {f"{RecordKind.INSTANCE}/{spec.key}" for _, spec in specs(apps)}
     publishers = {writers.config_writer: writers.config, writers.agent_writer: writers.agent}
     for record in list(catalog.records()):
