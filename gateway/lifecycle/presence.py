@@ -79,7 +79,10 @@ class Presence:
 
     async def listen(self) -> None:
         """Hear what all gateways said. Raises LogUnavailable."""
-        self.all_said = heard(await self._store.all())
+        before, self.all_said = self.all_said, heard(await self._store.all())
+        if _had_sessions(before) - _lives(self.all_said):
+            # A gateway has ended, and with it what it knew of sessions: who has some is not known for a while.
+            self.since_s = self._gateway.now_s
         self.merged = merge(self.all_said)
         others = merge(one for one in self.all_said if one is None or one.gateway != self._name)
         self._gateway.loads.others = {key: one.load for key, one in others.items() if one.load}
@@ -149,4 +152,18 @@ class Presence:
 
 
 def _ends_sessions(app: App) -> bool:
-    return app.auto_stop is AutoStop.STOP and not app.sessions_survive_stop
+    """Whether a sleep may end sessions: a suspend does not, but an agent that cannot suspend stops."""
+    return app.auto_stop is not AutoStop.OFF and not app.sessions_survive_stop
+
+
+def _lives(all_said: Sequence[Said | None]) -> set[tuple[str, str]]:
+    return {(one.gateway, one.boot) for one in all_said if one is not None}
+
+
+def _had_sessions(all_said: Sequence[Said | None]) -> set[tuple[str, str]]:
+    """The lives of gateways that knew of sessions."""
+    return {
+        (one.gateway, one.boot)
+        for one in all_said
+        if one is not None and any(carried.sessions for carried in one.carried.values())
+    }

@@ -14,10 +14,10 @@ import structlog
 
 from gateway.agent.base import AgentApi, Prepared, Rest, Stopped
 from gateway.core.catalog import Catalog
-from gateway.core.model import AppTable, AutoStop, Instance
-from gateway.core.presence import Lead, Lease, is_whole
+from gateway.core.model import AppTable, AutoStop, Instance, State
+from gateway.core.presence import NEVER_S, NOTHING, Lead, Lease, is_whole
 from gateway.core.sleep import Sleep, Why, agreed, choose, why_up
-from gateway.lifecycle.presence import Presence
+from gateway.lifecycle.presence import LIVE_S, Presence
 from gateway.log.base import LogUnavailable
 
 PASS_EVERY_S: Final = 1.0
@@ -60,6 +60,11 @@ class Sleeper:
         self._name = name
         self._up: dict[tuple[str, str], tuple[str, float]] = {}
         """Running instances: their incarnation, and since when they are known to run in it."""
+        self._watched: set[str] = set()
+        """Apps that were looked at before."""
+        self._stops: dict[tuple[str, str], str] = {}
+        """Instances, in the life they had, that are stopped where they should be suspended."""
+        self._lead_since_s: float | None = None
         self._next_look_s: dict[str, float] = {}
         self._busy: set[tuple[str, str]] = set()
         self._leases: Sequence[Lease] = ()
@@ -77,15 +82,15 @@ class Sleeper:
             except LogUnavailable as error:
                 if self.leads:
                     logger.warning("nothing is put to sleep: the store is away", error=str(error))
-                self.leads = False
+                self.leads, self._lead_since_s = False, None
             await asyncio.sleep(PASS_EVERY_S)  # noqa: TID251 - idleness is not an event
 
-    async def _pass(self, tables: Iterable[AppTable], now_s: float) -> None:
-        due = [table for table in tables if self._next_look_s.get(table.app.name, 0.0) <= now_s]
-        if not due:
+    async def _pass(self, tables: Sequence[AppTable], now_s: float) -> None:
+        if not tables:
             return
-        self.leads = bool(await self._store.lead(ROLE, self._name, LEAD_S))
-        if not self.leads or not self._presence.all_said or not is_whole(self._presence.all_said):
+        await self._keep_lead(now_s)
+        due = [table for table in tables if self._next_look_s.get(table.app.name, 0.0) <= now_s]
+        if not due or not self.leads or not self._presence.all_said or not is_whole(self._presence.all_said):
             return
         self._leases = await self._store.held()
         for table in due:
@@ -97,7 +102,29 @@ class Sleeper:
                     self._busy.add(key)
                     self._tasks.create_task(self._put_to_sleep(sleep, table), name=f"sleep {key[0]}/{key[1]}")
 
+    async def _keep_lead(self, now_s: float) -> bool:
+        """Renew the lead; it counts once it was kept for as long as a gateway may be silent. A lead that nobody had may
+        be one of a store that has just been emptied, in which the others have not spoken yet."""
+        lead = await self._store.lead(ROLE, self._name, LEAD_S)
+        if lead is Lead.NO:
+            self._lead_since_s = None
+        elif lead is Lead.TAKEN or self._lead_since_s is None:
+            self._lead_since_s = now_s
+        self.leads = self._lead_since_s is not None and now_s - self._lead_since_s >= LIVE_S
+        return self.leads
+
     def chosen(self, table: AppTable, now_s: float) -> Sequence[Sleep]:
+        """The instances to put to sleep now."""
+        return [sleep for sleep in self._chosen(table, now_s) if not self._would_end_sessions(sleep)]
+
+    def _would_end_sessions(self, sleep: Sleep) -> bool:
+        """Whether its agent cannot suspend it, and its stop would end sessions."""
+        key = (sleep.instance.app, sleep.instance.id)
+        return (
+            self._stops.get(key) == sleep.instance.incarnation and self._presence.merged.get(key, NOTHING).sessions > 0
+        )
+
+    def _chosen(self, table: AppTable, now_s: float) -> Sequence[Sleep]:
         return choose(table, self._presence.merged, self._leases, self._up_s(table, now_s), self._watched_s())
 
     def why(self, table: AppTable) -> Mapping[str, Why | None]:
@@ -115,7 +142,9 @@ class Sleeper:
             if not isinstance(prepared, Prepared):
                 logger.info("sleep not prepared", instance=f"{one.app}/{one.id}", reason=prepared.failure.message)
                 return
-            if await self._is_agreed(table, prepared.instance):
+            if rest is Rest.SUSPEND and prepared.instance.state is State.STOPPING:
+                self._stops[one.app, one.id] = one.incarnation
+            if await self._is_agreed(table, prepared.instance) and await self._may_still(one):
                 outcome = await self._agent.sleep(one.app, one.id, prepared.token)
                 self._count(one, slept=isinstance(outcome, Stopped))
             else:
@@ -142,6 +171,15 @@ class Sleeper:
             return False
         return True
 
+    async def _may_still(self, one: Instance) -> bool:
+        """Whether this gateway still leads, and nobody asked for the instance to be kept awake meanwhile."""
+        try:
+            if not await self._keep_lead(asyncio.get_running_loop().time()):
+                return False
+            return all(lease.id != one.id for lease in await self._store.held(one.app))
+        except LogUnavailable:
+            return False
+
     def _count(self, one: Instance, *, slept: bool) -> None:
         if slept:
             self.slept += 1
@@ -154,11 +192,14 @@ class Sleeper:
     def _note_up(self, tables: Iterable[AppTable], now_s: float) -> None:
         before, self._up = self._up, {}
         for table in tables:
+            # What runs when an app is first looked at may have run for ever.
+            begin_s = now_s if table.app.name in self._watched else now_s - NEVER_S
+            self._watched.add(table.app.name)
             for one in table.instances.values():
                 if one.running:
                     key = (one.app, one.id)
                     known = before.get(key)
-                    since = known if known is not None and known[0] == one.incarnation else (one.incarnation, now_s)
+                    since = known if known is not None and known[0] == one.incarnation else (one.incarnation, begin_s)
                     self._up[key] = since
 
     def _up_s(self, table: AppTable, now_s: float) -> dict[str, float]:
