@@ -302,6 +302,18 @@ async def test_a_cancelled_request_is_closed_at_once() -> None:
         await remote.aclose()
 
 
+@both_loops
+async def test_who_waits_when_it_is_closed_is_told_that_the_agent_is_away() -> None:
+    async with lying(b"") as (liar, url), asyncio.TaskGroup() as tasks:
+        remote = RemoteAgent(url, TOKENS)
+        waiting = tasks.create_task(remote.start("tools", "i-1"))
+        await until(lambda: bool(liar.heads), "the request has come")
+        await remote.aclose()
+        outcome = await asyncio.wait_for(waiting, LIMIT_S)
+        assert isinstance(outcome, StartFailed)
+        assert outcome.failure.kind is FailureKind.AGENT_AWAY
+
+
 _STARTED = json.dumps(encode(Started(INSTANCE))).encode()
 
 
@@ -335,7 +347,9 @@ async def test_whoever_is_no_agent_is_an_agent_that_is_away(answer: bytes, why: 
     assert outcome.failure.kind is FailureKind.AGENT_AWAY
     assert outcome.failure.message == "the agent of tools/i-1 cannot be asked"
     assert why in outcome.failure.detail
+    # Asked once, and for an answer that is not packed.
     assert len(liar.heads) == 1
+    assert "accept-encoding: identity\r\n" in liar.heads[0].lower()
 
 
 async def test_every_call_to_nobody_is_away() -> None:

@@ -154,3 +154,13 @@ async def test_connections_to_few_agents_are_kept_and_none_in_use_is_closed(monk
         closed = await fleet.cordon("tools", "i-2", True)
         assert isinstance(closed, Refused)
         assert closed.failure.detail == "this gateway is closing"
+
+
+async def test_the_agent_that_was_not_asked_for_the_longest_time_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "MAX_AGENTS", 2)
+    nobody = {f"i-{number}": f"http://127.0.0.1:{number}" for number in (1, 2, 3)}
+    fleet = fleet_of(None, *(dataclasses.replace(ASLEEP, id=id, agent=url) for id, url in nobody.items()))
+    for id in ("i-1", "i-2", "i-1", "i-3"):
+        assert isinstance(await fleet.cordon("tools", id, True), Refused)
+    assert str(["http://127.0.0.1:1", "http://127.0.0.1:3"]) in repr(fleet)
+    await fleet.aclose()
