@@ -241,20 +241,22 @@ class DockerApi:
             # The engine answers before it has subscribed us. What happens in between is among those since then.
             query["since"] = str(since_s)
         timeout = httpx2.Timeout(CALL_S, read=silence_s)
+        request = self._client.build_request("GET", f"/v{version}/events", params=query, timeout=timeout)
         try:
-            request = self._client.build_request("GET", f"/v{version}/events", params=query, timeout=timeout)
             async with asyncio.timeout(CALL_S):
                 response = await self._client.send(request, stream=True)
-            try:
-                if response.status_code != 200:
-                    raise await _refusal(response)
-                yield response.aiter_lines()
-            finally:
-                await response.aclose()
-        except httpx2.ReadTimeout:
-            pass
         except (httpx2.HTTPError, OSError) as error:  # TimeoutError is an OSError
             raise DockerError(_unasked(self.url, error)) from error
+        try:
+            if response.status_code != 200:
+                raise await _refusal(response)
+            yield response.aiter_lines()
+        except httpx2.ReadTimeout:
+            pass  # silence
+        except (httpx2.HTTPError, OSError) as error:
+            raise DockerError(_unasked(self.url, error)) from error
+        finally:
+            await response.aclose()
 
     # --- calls -------------------------------------------------------------------------
 
