@@ -88,6 +88,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
     secrets = load_secrets(config)
     with contextlib.ExitStack() as sockets:
         public, admin = (sockets.enter_context(listen(address)) for address in (settings.listen, settings.admin))
+        private = sockets.enter_context(listen(settings.private)) if settings.private is not None else None
         asked, url = None, ""
         if config.agent.inside and config.agent.listen is not None:
             asked = sockets.enter_context(listen(config.agent.listen))
@@ -155,7 +156,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
                     catalog,
                     histories.admin,
                     histories.admin_writer,
-                    listeners=[bound(one) for one in (public, admin, asked) if one is not None],
+                    listeners=[bound(one) for one in (public, private, admin, asked) if one is not None],
                 ),
                 waker=waker,
                 holds=holds,
@@ -173,6 +174,9 @@ async def running(config: Config) -> AsyncIterator[Running]:
                 server(gateway.slow_path, public, grace_s=settings.drain_grace_s, http=protocol_class(gateway)),
                 server(admin_application(administration), admin, grace_s=1.0),
             ]
+            if private is not None:
+                protocol = protocol_class(gateway, private=True)
+                servers.insert(1, server(gateway.slow_path, private, grace_s=settings.drain_grace_s, http=protocol))
             if own is not None and asked is not None:
                 servers.append(server(agent_application(own, tokens, url), asked, grace_s=1.0))
             serving = [tasks.create_task(one.run_on_socket()) for one in servers]

@@ -81,6 +81,13 @@ def _listeners(gateway: Table[GatewaySettings]) -> Iterator[Finding]:
     if _overlap(settings.listen, settings.admin):
         message = f"{shown(str(settings.admin))} is taken by the public listener, {settings.listen}"
         yield Finding((*gateway.path, "admin"), message, "use another port")
+    private = settings.private
+    if private is None or "private" in gateway.faulty:
+        return
+    for what, taken in (("public", settings.listen), ("admin", settings.admin)):
+        if _overlap(private, taken):
+            message = f"{shown(str(private))} is taken by the {what} listener, {taken}"
+            yield Finding((*gateway.path, "private"), message, "use another port")
 
 
 def _shared_secret(gateway: Table[GatewaySettings]) -> Iterator[Finding]:

@@ -112,6 +112,9 @@ class GatewaySettings(Section):
 
     listen: ListenAddress = Address("127.0.0.1", 8080)
     """The public listener. Port 0 lets the kernel choose."""
+    private: AgentListener = None
+    """A second listener, where every app is also known as `<app>.flycast`. It trusts no more than the public one, and
+    is for a network that the public does not reach. Not set: none."""
     admin: ListenAddress = Address("127.0.0.1", 8081)
     """The admin API and metrics. Any address that is not loopback needs an `admin_token`."""
     admin_token: BearerToken | None = None

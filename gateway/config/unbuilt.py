@@ -27,7 +27,6 @@ class Unbuilt:
 
 
 UNBUILT = (
-    Unbuilt("gateway.private", "host:port", "A second listener, for `<app>.flycast` names.", ""),
     Unbuilt("gateway.workers", "number", "Worker processes that share the listeners.", 1),
     Unbuilt("gateway.allowed_upstreams", "list of CIDR", "Networks and ports that a record may name.", []),
     Unbuilt("gateway.limits.connections_per_client", "number", "Open connections of one client address."),

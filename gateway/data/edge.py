@@ -49,12 +49,15 @@ class Edge(asyncio.Protocol):
         "exchange",
         "gateway",
         "peer",
+        "private",
         "transport",
         "write_paused_s",
     )
 
-    def __init__(self, gateway: Gateway, connections: set[Any]) -> None:
+    def __init__(self, gateway: Gateway, connections: set[Any], *, private: bool = False) -> None:
         self.gateway = gateway
+        self.private = private
+        """It came in on the private listener, which knows apps by name."""
         self._connections = connections
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.peer: Peer = cast("Peer", None)
@@ -305,8 +308,8 @@ class Edge(asyncio.Protocol):
             self.transport.close()
 
 
-def protocol_class(gateway: Gateway) -> Callable[..., Edge]:
-    """What uvicorn's `Config(http=...)` takes: makes the Edge of each connection."""
+def protocol_class(gateway: Gateway, *, private: bool = False) -> Callable[..., Edge]:
+    """What uvicorn's `Config(http=...)` takes: makes the Edge of each connection of one listener."""
 
     def make(
         config: Config,
@@ -314,6 +317,6 @@ def protocol_class(gateway: Gateway) -> Callable[..., Edge]:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> Edge:
-        return Edge(gateway, server_state.connections)
+        return Edge(gateway, server_state.connections, private=private)
 
     return make
