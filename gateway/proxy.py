@@ -17,7 +17,9 @@ from gateway.core.ask import LookUpPin
 from gateway.core.decision import Forward, Refuse, Wait, Wake
 from gateway.core.model import App, Instance, Kind, Pin
 from gateway.core.problems import Code, Problem
-from gateway.data import early
+from gateway.core.recording import Binding
+from gateway.data import carrying, early
+from gateway.data.carrying import Lost, Reinitialise
 from gateway.data.exchange import Exchange
 from gateway.data.punt import EXTENSION
 from gateway.data.routing import Step
@@ -40,13 +42,19 @@ class FindingPins(Protocol):
         """The pin of a key; raises LogUnavailable."""
 
 
+class CarryingOver(Protocol):
+    async def carry(self, lost: Lost) -> Binding | Problem | None:
+        """Where the session lives now, or why it cannot be told; None: it is lost."""
+
+
 class SlowPath:
     """The ASGI endpoint for every punted exchange."""
 
-    def __init__(self, waker: Waking, slots: Queueing, pins: FindingPins) -> None:
+    def __init__(self, waker: Waking, slots: Queueing, pins: FindingPins, carrier: CarryingOver | None = None) -> None:
         self._waker = waker
         self._slots = slots
         self._pins = pins
+        self._carrier = carrier
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["extensions"][EXTENSION]
@@ -76,11 +84,15 @@ class SlowPath:
             elif isinstance(step, Wait):
                 problem = await self._wait(exchange, step, deadline_s)
                 step = exchange.routing.decide() if problem is None else Refuse(problem)
+            elif isinstance(step, Reinitialise):
+                step = await self._carry_over(exchange, step, deadline_s)
             else:
                 other = exchange.retreat(step.problem)
                 if other is None:
                     return step
-                step, deadline_s = other, self._deadline_s(exchange)
+                if not isinstance(other, Reinitialise):
+                    deadline_s = self._deadline_s(exchange)
+                step = other
         return step
 
     def _deadline_s(self, exchange: Exchange) -> float:
@@ -109,11 +121,29 @@ class SlowPath:
         if isinstance(woken, Problem):
             return Refuse(woken)
         await exchange.gateway.lot.attached(woken.app, woken.id)
+        pin = exchange.routing.ask.pin if exchange.routing.ask is not None else None
+        if pin is not None and pin.incarnation != woken.incarnation:
+            # It came back without its memory, or keeps it on disk.
+            return exchange.routing.decide()
         hard = app.concurrency.hard
         if hard is None or exchange.gateway.loads.hard_load(woken) < hard:
             # Who waited for this instance goes to it; deciding anew could send it on to wake the next one.
             return Forward(woken, step.rule)
         return exchange.routing.decide()
+
+    async def _carry_over(self, exchange: Exchange, step: Reinitialise, deadline_s: float) -> Step:
+        routing, outcome = exchange.routing, None
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                outcome = await self._carrier.carry(carrying.lost(exchange)) if self._carrier is not None else None
+        except TimeoutError:
+            message = f"the session could not begin anew within {_app(exchange).wake_timeout_s:g} s"
+            outcome = Problem(Code.PS07, message, routing.app, step.problem.instance, 1)
+        if isinstance(outcome, Binding):
+            return routing.rebind(outcome)
+        # Whatever it is, it is not tried again.
+        routing.rounds = carrying.MAX_ROUNDS
+        return Refuse(outcome or step.problem)
 
 
 def _app(exchange: Exchange) -> App:
@@ -123,6 +153,6 @@ def _app(exchange: Exchange) -> App:
     return table.app
 
 
-def application(waker: Waking, slots: Queueing, pins: FindingPins) -> Starlette:
-    """The application that uvicorn and the edge are given."""
-    return Starlette(routes=[Mount("/", app=SlowPath(waker, slots, pins))])
+def application(waker: Waking, slots: Queueing, pins: FindingPins, carrier: CarryingOver | None = None) -> Starlette:
+    """The application that uvicorn and the edge are given. Without a carrier, what is lost is lost."""
+    return Starlette(routes=[Mount("/", app=SlowPath(waker, slots, pins, carrier))])

@@ -107,6 +107,11 @@ def stored_key(app: App, session_id: bytes, principal: bytes | None) -> bytes:
     return b"%d:%b%b" % (len(bound), bound, session_id)
 
 
+def session_key(app: App, session_id: bytes, principal: bytes | None) -> bytes:
+    """What a session is recorded by. A sealed id is its caller's own; a stored one may be another's elsewhere."""
+    return session_id if app.session_ids is SessionIds.SEALED else stored_key(app, session_id, principal)
+
+
 def session_unknown(app: App, detail: str) -> Problem:
     """The answer to every session id that is not this caller's; `detail` is for the log alone."""
     return Problem(Code.PS01, detail, app.name)

@@ -46,6 +46,7 @@ class Attempts:
         "instance",
         "relay",
         "rule",
+        "sent",
         "upstream",
     )
 
@@ -65,6 +66,8 @@ class Attempts:
         self.relay: Relay | None = None
         self.upstream: Upstream | None = None
         """The connection that the request was sent on, while it is this exchange's."""
+        self.sent = False
+        """Whether an instance may have seen some of the request since its last replay."""
 
     def connect(self, exchange: Exchange, decision: Forward) -> None:
         """Send the exchange to this instance."""
@@ -101,6 +104,7 @@ class Attempts:
         assert instance is not None
         assert routing.table is not None
         self.upstream = upstream
+        self.sent = True
         parked = exchange.parked
         if parked is None:
             self.relay = Relay(exchange, upstream)
@@ -226,6 +230,7 @@ class Attempts:
         """A replay: what comes is the first attempt at its target."""
         self.leave()
         self._count = 0
+        self.sent = False
 
     def streams(self, *, parkable: bool = False) -> None:
         """The answer became an open stream, which is load of another kind."""

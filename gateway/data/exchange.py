@@ -16,8 +16,9 @@ from gateway.core.head import RequestHead
 from gateway.core.jsonrpc import peek_id
 from gateway.core.model import Dialect, Kind
 from gateway.core.problems import Code, Problem
-from gateway.data import failing, parking, punt, replaying
+from gateway.data import carrying, failing, parking, punt, replaying
 from gateway.data.attempts import Attempts
+from gateway.data.carrying import Reinitialise
 from gateway.data.intake import HELD_BYTES, PEEK_BYTES, Intake
 from gateway.data.responses import CONTINUE
 from gateway.data.routing import Routing, Step
@@ -71,9 +72,9 @@ class Exchange:
         self.head = head
         self.body = Intake(head.length, self.gateway.kept)
         self.request_id = self.gateway.request_id()
-        self.routing = Routing(self.gateway, head, edge.peer)
+        self.routing = Routing(self.gateway, head, edge.peer, private=edge.private)
         self.trace = self.gateway.traces.sample(self.request_id, head)
-        self.step: Step | None = None
+        self.step: Step | Reinitialise | None = None
         """What a punted exchange waits for."""
         self.attempts = Attempts(self.gateway.loads)
         self.session: Session | None = None
@@ -167,12 +168,12 @@ class Exchange:
         self._rpc_id = intent.rpc_id if intent is not None and intent.kind is not Kind.NEEDS_BODY else None
         self.go(step)
 
-    def go(self, step: Step) -> None:
+    def go(self, step: Step | Reinitialise) -> None:
         """Carry a step out. What must wait is punted: the slow path calls this again in the end."""
         if self.over:
             return
         self.step = None
-        if self.trace is not None:
+        if self.trace is not None and not isinstance(step, Reinitialise):
             self.trace.decided(step, self.routing)
         if isinstance(step, Refuse):
             step = self.retreat(step.problem) or step
@@ -191,9 +192,9 @@ class Exchange:
         if self.step is not None and not self.over:
             self.refuse(self.problem(Code.PG01, "the slow path came to no decision"))
 
-    def retreat(self, problem: Problem) -> Decision | None:
+    def retreat(self, problem: Problem) -> Decision | Reinitialise | None:
         """What else can be done when no instance was reached; None: the problem stands."""
-        return replaying.retreat(self, problem)
+        return replaying.retreat(self, problem) or carrying.anew(self, problem)
 
     def call_off(self, problem: Problem) -> None:
         """Whoever is still waited for is waited for no longer."""

@@ -17,6 +17,8 @@ from gateway.core.head import RequestHead
 from gateway.core.headers import Peer, client_ip
 from gateway.core.model import App, AppTable, Instance, Intent, KeySource, Kind, Pin
 from gateway.core.problems import Code, Problem
+from gateway.core.recording import Binding
+from gateway.data import carrying
 from gateway.data.detour import original, remembered
 from gateway.data.trip import Trip
 
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 Step = Decision | LookUpPin
 """What is to be done next with a request."""
+
+
+FLYCAST = ".flycast"
+"""Fly's domain for apps that are reached privately."""
 
 
 class Memo(NamedTuple):
@@ -37,12 +43,27 @@ class Memo(NamedTuple):
 class Routing:
     """Where one request goes."""
 
-    __slots__ = ("ask", "asked", "entered", "gateway", "head", "intent", "peer", "table", "trip")
+    __slots__ = (
+        "ask",
+        "asked",
+        "bound",
+        "entered",
+        "gateway",
+        "head",
+        "intent",
+        "peer",
+        "private",
+        "rounds",
+        "table",
+        "trip",
+    )
 
-    def __init__(self, gateway: Gateway, head: RequestHead, peer: Peer) -> None:
+    def __init__(self, gateway: Gateway, head: RequestHead, peer: Peer, *, private: bool = False) -> None:
         self.gateway = gateway
         self.head = head
         self.peer = peer
+        self.private = private
+        """The request came in on the private listener."""
         self.table: AppTable | None = None
         """Of the app whose instance the request goes to."""
         self.entered: App | None = None
@@ -54,6 +75,10 @@ class Routing:
         """What is asked now; another question than that one after a replay."""
         self.trip: Trip | None = None
         """How it came elsewhere, where a replay or a cache has a part in that."""
+        self.bound: Binding | None = None
+        """Where its session lives now, if it was lost and began anew."""
+        self.rounds = 0
+        """How often the session was to begin anew for this request."""
 
     @property
     def app(self) -> str:
@@ -70,7 +95,7 @@ class Routing:
     def by_head(self) -> Step | None:
         """The first step by the head alone; None when the body must be read first."""
         head = self.head
-        table = self.table = self.gateway.catalog.lookup(head.host, head.path)
+        table = self.table = self._addressed()
         if table is None:
             if not self.gateway.ready:
                 return Refuse(Problem(Code.PG03, "the catalog was not read yet", retry_after_s=1))
@@ -92,6 +117,13 @@ class Routing:
             return Refuse(intent)
         self.intent = intent
         return None if intent.kind is Kind.NEEDS_BODY else self._ask(Lookup.NOT_ASKED)
+
+    def _addressed(self) -> AppTable | None:
+        """The app that host and path are for; `<app>.flycast` is known on the private listener alone."""
+        host, catalog = self.head.host, self.gateway.catalog
+        if self.private and host.endswith(FLYCAST):
+            return catalog.app(host.removesuffix(FLYCAST))
+        return catalog.lookup(host, self.head.path)
 
     def by_body(self, body: bytes | None) -> Step:
         """The first step by the whole body, or by None where the body is too long to be read."""
@@ -171,7 +203,25 @@ class Routing:
         assert table is not None
         assert ask is not None
         self.table = table = self.gateway.catalog.app(table.app.name) or table
-        return decide(table, ask, self.gateway.loads)
+        decision = decide(table, ask, self.gateway.loads)
+        if len(self.gateway.bindings) and isinstance(decision, Refuse) and decision.problem.code is Code.PS02:
+            key = carrying.bound(self)
+            binding = self.gateway.bindings.get(key) if key is not None else None
+            if binding is not None and binding.pin != ask.pin:
+                return self.rebind(binding)
+        return decision
+
+    def rebind(self, binding: Binding) -> Decision:
+        """Decide for a session that was lost and began anew there."""
+        asked, ask = self.asked, self.ask
+        assert asked is not None
+        assert ask is not None
+        pin = binding.pin
+        self.bound = binding
+        self.asked = asked._replace(ask=replace(asked.ask, pin=pin), upstream_id=binding.upstream_id)
+        self.ask = replace(ask, pin=pin, exclude=ask.exclude - {pin.instance})
+        carrying.fresh(self)
+        return self.decide()
 
     def pin_of(self, instance: Instance) -> Pin:
         """What the next request of a session that this instance holds is pinned by."""

@@ -15,6 +15,8 @@ from gateway.core.model import App, ConcurrencyType, Kind, Pin
 from gateway.core.principal import principal
 from gateway.core.problems import Code, Problem
 from gateway.core.regions import DEFAULT_GROUPS
+from gateway.data.bindings import Bindings
+from gateway.data.carrying import KeepingRecordings
 from gateway.data.counters import Counters
 from gateway.data.heads import Heads
 from gateway.data.intake import Kept
@@ -90,6 +92,9 @@ class Gateway:
         self.boot = secrets.token_hex(6)
         """Names this life of this gateway: in request ids and legacy pins."""
         self.replays = Replays(self.boot)
+        self.recordings: KeepingRecordings | None = None
+        """Of sessions that may begin anew; None: none does."""
+        self.bindings = Bindings()
         self.traces = Traces()
         self.heads = Heads(limits.header_count)
         self.loads = Loads(self._concurrency)
