@@ -24,7 +24,7 @@ BAD = """\
 [gateway]
 lisen = "127.0.0.1:8080"
 [apps.tools]
-idle_streams = "park"
+allowed_origins = ["x"]
 """
 
 
@@ -62,7 +62,7 @@ def test_a_bad_file_gets_every_fault_and_exit_code_2(file: Path) -> None:
         result.stdout
         == """\
 moorage.toml:2: gateway.lisen: unknown key; did you mean `listen`?
-moorage.toml:4: apps.tools.idle_streams: "park" is not built yet; remove it or set "count"
+moorage.toml:4: apps.tools.allowed_origins: ["x"] is not built yet; remove it or set []
 moorage.toml: 2 faults
 """
     )

@@ -37,7 +37,7 @@ admin = "0.0.0.0:8081"
 connections = 0
 [apps.tools]
 wake_timeout = "soon"
-idle_streams = "park"
+allowed_origins = ["x"]
 concurrency = { soft = 9, hard = 3 }
 [[apps.tools.instances]]
 id = "i-1"
@@ -50,7 +50,7 @@ address = "127.0.0.1:9001"
         (3, "gateway.admin"),
         (5, "gateway.limits.connections"),
         (7, "apps.tools.wake_timeout"),
-        (8, "apps.tools.idle_streams"),
+        (8, "apps.tools.allowed_origins"),
         (9, "apps.tools.concurrency.soft"),
         (10, "apps.tools.instances[0]"),
         (13, "apps.tools.instances[1].id"),
@@ -151,8 +151,6 @@ def test_faults_of_the_gateway(line: str, fault: str) -> None:
         ("inside = 0", "agent.inside: 0 is not true or false"),
         ('docker = "/var/run/docker.sock"', '"/var/run/docker.sock" is not where a Docker listens; write "unix:///'),
         ('docker = "unix://docker.sock"', "is not where a Docker listens"),
-        ('docker = "unix:///var/run/docker.sock"', '"unix:///var/run/docker.sock" is not built yet; remove it'),
-        ('docker = "tcp://Docker:2376"', '"tcp://docker:2376" is not built yet'),
         ('docker = "tcp://h"', 'agent.docker: "h" is not an address'),
         ("lisen = 1", "agent.lisen: unknown key; did you mean `listen`?"),
         ("start_limit = 1", "agent.start_limit: unknown key here; it belongs in [gateway]"),
@@ -303,8 +301,8 @@ def test_a_value_that_asks_for_nothing_may_be_written(row: Unbuilt) -> None:
 
 
 def test_the_remedy_for_an_unbuilt_value_names_the_one_that_works() -> None:
-    expected = 'm.toml:2: apps.tools.idle_streams: "park" is not built yet; remove it or set "count"'
-    assert the_fault(APP + 'idle_streams = "park"') == expected
+    expected = 'm.toml:2: apps.tools.allowed_origins: ["x"] is not built yet; remove it or set []'
+    assert the_fault(APP + 'allowed_origins = ["x"]') == expected
 
 
 def test_true_is_not_taken_for_the_inert_one() -> None:
@@ -333,3 +331,15 @@ def test_keys_and_values_are_shown_on_one_line() -> None:
     assert key_text(("apps", "a b", "instances", 0, "id")) == 'apps."a b".instances[0].id'
     assert shown("x" * 100) == '"' + "x" * 56 + "..."
     assert shown({"a": [1, True, "b\n"]}) == '{ a = [1, true, "b\\n"] }'
+
+
+@pytest.mark.parametrize("agent", ['docker = "unix:///var/run/docker.sock"', "inside = false"])
+def test_a_file_needs_no_app_where_apps_come_from_elsewhere(agent: str) -> None:
+    config = parse(f'[gateway]\ncatalog = "sqlite:moorage.db"\n[agent]\n{agent}\n')
+    assert config.apps == ()
+
+
+@pytest.mark.parametrize(("key", "what"), [("listen", "public"), ("admin", "admin")])
+def test_the_private_listener_needs_a_port_of_its_own(key: str, what: str) -> None:
+    told = the_fault(f'[gateway]\n{key} = "127.0.0.1:9999"\nprivate = "127.0.0.1:9999"\n[apps.tools]\n')
+    assert f"taken by the {what} listener" in told
