@@ -1,13 +1,14 @@
 """Wiring of an agent: the one inside a gateway, and `moorage agent`, a program of its own.
 
-Start: catalog and logs, the agent with what its file names, its API. End (SIGTERM, SIGINT): stop listening, stop the
-instances that are processes of this host, publish the last of it. What a platform runs goes on.
+Start: catalog and logs, the agent with what its file names, its API. End (SIGTERM, SIGINT): stop the instances that are
+processes of this host, stop listening, publish the last of it. What a platform runs goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
@@ -53,13 +54,19 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def own_agent(
-    tasks: asyncio.TaskGroup, config: Config, catalog: Catalog, histories: Logs, url: str
+    tasks: asyncio.TaskGroup,
+    config: Config,
+    catalog: Catalog,
+    histories: Logs,
+    tokens: Tokens,
+    listener: socket.socket | None,
 ) -> AsyncIterator[Agent]:
-    """The agent of the file's instances and of this host's labelled containers, which others ask at `url`; empty for
-    none but this process. It drops what an earlier life published and nothing names any more.
+    """The agent of the file's instances and of this host's labelled containers; asked through `listener`, or by none
+    but this process. It drops what an earlier life published and nothing names any more.
 
     What an operator stopped or cordoned stands in the catalog: await `first_snapshot` before.
     """
+    url = url_of(config, listener)
     async with contextlib.AsyncExitStack() as ending:
         drivers: dict[DriverName, Driver] = {}
         engine = None
@@ -85,7 +92,17 @@ async def own_agent(
         if containers is not None:
             background.append(tasks.create_task(containers.run(), name="follow docker"))
         ending.push_async_callback(process.cancel, background)
+        if listener is None:
+            yield agent
+            return
+        api = server(application(agent, tokens, url), listener, grace_s=1.0)
+        serving = tasks.create_task(api.run_on_socket())
+        await api.listening()
         yield agent
+        # The agent ends first: who asks meanwhile is told so.
+        await ending.aclose()
+        api.stop()
+        await serving
 
 
 def _containers(config: Config, engine: DockerApi, agent: Agent, histories: Logs) -> DockerSource:
@@ -111,9 +128,9 @@ async def first_snapshot(histories: Logs) -> None:
             await histories.ready()
 
 
-def url_of(config: Config, listener: Address) -> str:
-    """Where an agent that listens here is asked."""
-    return config.agent.url or f"http://{listener}"
+def url_of(config: Config, listener: socket.socket | None) -> str:
+    """Where an agent that listens here is asked; empty for one that does not."""
+    return "" if listener is None else config.agent.url or f"http://{bound(listener)}"
 
 
 async def _refresh(agent: Agent) -> None:
@@ -152,7 +169,6 @@ async def running(config: Config) -> AsyncIterator[Running]:
     tokens = Tokens(load_secrets(config))
     with contextlib.ExitStack() as sockets:
         listener = sockets.enter_context(listen(config.agent.listen or DEFAULT_LISTEN))
-        url = url_of(config, bound(listener))
         async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as ending:
             background: list[asyncio.Task[None]] = []
 
@@ -165,10 +181,5 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.push_async_callback(histories.aclose)
             ending.push_async_callback(process.cancel, background)
             await first_snapshot(histories)
-            agent = await ending.enter_async_context(own_agent(tasks, config, catalog, histories, url))
-            api = server(application(agent, tokens, url), listener, grace_s=1.0)
-            serving = tasks.create_task(api.run_on_socket())
-            await api.listening()
-            yield Running(agent, url, histories.agent_writer)
-            api.stop()
-            await serving
+            agent = await ending.enter_async_context(own_agent(tasks, config, catalog, histories, tokens, listener))
+            yield Running(agent, url_of(config, listener), histories.agent_writer)

@@ -20,7 +20,6 @@ from gateway import proxy
 from gateway.admin.application import Admin
 from gateway.admin.application import application as admin_application
 from gateway.agent.agent import Agent
-from gateway.agent.api import application as agent_application
 from gateway.agent.fleet import Fleet
 from gateway.agent.tokens import Tokens
 from gateway.agent_app import first_snapshot, own_agent, url_of
@@ -89,10 +88,8 @@ async def running(config: Config) -> AsyncIterator[Running]:
     with contextlib.ExitStack() as sockets:
         public, admin = (sockets.enter_context(listen(address)) for address in (settings.listen, settings.admin))
         private = sockets.enter_context(listen(settings.private)) if settings.private is not None else None
-        asked, url = None, ""
-        if config.agent.inside and config.agent.listen is not None:
-            asked = sockets.enter_context(listen(config.agent.listen))
-            url = url_of(config, bound(asked))
+        at = config.agent.listen if config.agent.inside else None
+        asked = sockets.enter_context(listen(at)) if at is not None else None
         async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as ending:
             background: list[asyncio.Task[None]] = []
 
@@ -125,10 +122,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
             )
             await first_snapshot(histories)
             publish_apps(config.apps, histories.config)
+            tokens = Tokens(secrets)
             own: Agent | None = None
             if config.agent.inside:
-                own = await ending.enter_async_context(own_agent(tasks, config, catalog, histories, url))
-            tokens = Tokens(secrets)
+                own = await ending.enter_async_context(own_agent(tasks, config, catalog, histories, tokens, asked))
             agents = Fleet(own, histories.agent_writer, catalog.instance, tokens)
             ending.push_async_callback(agents.aclose)
             holds = Holds()
@@ -177,12 +174,10 @@ async def running(config: Config) -> AsyncIterator[Running]:
             if private is not None:
                 protocol = protocol_class(gateway, private=True)
                 servers.insert(1, server(gateway.slow_path, private, grace_s=settings.drain_grace_s, http=protocol))
-            if own is not None and asked is not None:
-                servers.append(server(agent_application(own, tokens, url), asked, grace_s=1.0))
             serving = [tasks.create_task(one.run_on_socket()) for one in servers]
             for one in servers:
                 await one.listening()
-            yield Running(gateway, bound(public), bound(admin), url)
+            yield Running(gateway, bound(public), bound(admin), url_of(config, asked))
             await _stop(gateway, servers, serving)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ import httpx2
 import pytest
 
 from gateway import agent_app, app
+from gateway.agent.base import FailureKind, Reached, StartFailed
+from gateway.agent.remote import RemoteAgent
 from gateway.agent.tokens import Tokens
 from gateway.config import Config, parse
 from gateway.core.bodies import instance_body
@@ -28,7 +30,7 @@ TOKENS = Tokens([SECRET.encode()])
 MACHINES = "/v1/apps/tools/machines"
 
 
-def config(folder: Path, agent: str, *instances: str) -> Config:
+def config(folder: Path, agent: str, *instances: str, options: Sequence[str] = ()) -> Config:
     """A file of an app with toy servers, which share a catalog in this folder."""
     lines = [
         "[gateway]",
@@ -39,7 +41,7 @@ def config(folder: Path, agent: str, *instances: str) -> Config:
     ]
     lines += [f'catalog = "sqlite:{folder}/catalog.db"', "[agent]", agent, "[apps.tools]", "stop_grace = 1"]
     for id in instances:
-        lines += ["[[apps.tools.instances]]", f'id = "{id}"', f"command = {asleep()}"]
+        lines += ["[[apps.tools.instances]]", f'id = "{id}"', f"command = {asleep(*options)}"]
     return parse("\n".join(lines))
 
 
@@ -135,6 +137,22 @@ async def test_a_record_that_lies_about_its_agent_learns_no_token_that_opens_one
             for token, status in ((liar.token, 401), (TOKENS.of(agent.url), 200)):
                 headers = {"authorization": f"Bearer {token}"}
                 assert (await client.get("/v1/machines", headers=headers)).status_code == status
+
+
+async def test_who_waits_for_a_start_is_told_when_the_agent_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = config(tmp_path, "listen = '127.0.0.1:0'", "i-1", options=["--deaf"])
+    async with asyncio.TaskGroup() as tasks:
+        async with agent_app.running(settings) as agent:
+            remote = RemoteAgent(agent.url, TOKENS)
+            waiting = tasks.create_task(remote.start("tools", "i-1"))
+            assert isinstance(await agent.agent.wait("tools", "i-1", State.STARTING, LIMIT_S), Reached)
+        outcome = await waiting
+        await remote.aclose()
+    assert isinstance(outcome, StartFailed)
+    assert outcome.failure.kind is FailureKind.CANCELLED
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_tokens_are_in_no_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
