@@ -32,15 +32,19 @@ from gateway.core.regions import DEFAULT_GROUPS
 from gateway.core.seal import Sealer
 from gateway.data.edge import protocol_class
 from gateway.data.state import Gateway, Limits
+from gateway.lifecycle.beginning import Beginnings
+from gateway.lifecycle.carrying import Carrier
 from gateway.lifecycle.holds import Holds
 from gateway.lifecycle.presence import Presence
+from gateway.lifecycle.renewing import Renewal
 from gateway.lifecycle.sleeper import Sleeper
 from gateway.lifecycle.slots import Slots
 from gateway.lifecycle.waker import Waker
 from gateway.log.feed import Following
 from gateway.log.histories import Logs
-from gateway.log.opening import open_feed, open_pins, open_presence
+from gateway.log.opening import open_feed, open_pins, open_presence, open_recordings
 from gateway.log.pins import CachedPins
+from gateway.log.recordings import Recordings
 from gateway.sources.admin import AdminMachines
 from gateway.sources.config import prune, publish_apps
 
@@ -59,6 +63,7 @@ class Running:
     admin: Address
     agent: str
     """Where others ask its agent; empty for nowhere."""
+    sleeper: Sleeper
 
 
 def serve(config: Config) -> None:
@@ -105,6 +110,8 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.push_async_callback(histories.aclose)
             pins = CachedPins(open_pins(settings.catalog))
             ending.push_async_callback(pins.aclose)
+            recordings = Recordings(open_recordings(settings.catalog))
+            ending.push_async_callback(recordings.aclose)
             feed = open_feed(settings.catalog, "replays")
             ending.push_async_callback(feed.aclose)
             whereabouts = open_presence(settings.catalog)
@@ -142,7 +149,13 @@ async def running(config: Config) -> AsyncIterator[Running]:
             sleeper = Sleeper(tasks, catalog, agents, presence, whereabouts, histories.name)
             forever(presence.run())
             forever(sleeper.run())
-            gateway.slow_path = proxy.application(waker, slots, pins)
+            gateway.recordings = recordings
+            beginnings = Beginnings(gateway, waker, slots)
+            ending.push_async_callback(beginnings.aclose)
+            carrier = Carrier(gateway, recordings, beginnings, holds)
+            ending.callback(carrier.close)
+            forever(Renewal(gateway, recordings).run())
+            gateway.slow_path = proxy.application(waker, slots, pins, carrier)
             forever(_settle(gateway, histories, config))
             forever(_sweep(gateway))
             token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
@@ -177,7 +190,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
             serving = [tasks.create_task(one.run_on_socket()) for one in servers]
             for one in servers:
                 await one.listening()
-            yield Running(gateway, bound(public), bound(admin), url_of(config, asked))
+            yield Running(gateway, bound(public), bound(admin), url_of(config, asked), sleeper)
             await _stop(gateway, servers, serving)
 
 

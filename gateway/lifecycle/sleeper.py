@@ -100,7 +100,7 @@ class Sleeper:
                 key = (sleep.instance.app, sleep.instance.id)
                 if key not in self._busy:
                     self._busy.add(key)
-                    self._tasks.create_task(self._put_to_sleep(sleep, table), name=f"sleep {key[0]}/{key[1]}")
+                    self._tasks.create_task(self.put_to_sleep(sleep, table), name=f"sleep {key[0]}/{key[1]}")
 
     async def _keep_lead(self, now_s: float) -> bool:
         """Renew the lead; it counts once it was kept for as long as a gateway may be silent. A lead that nobody had may
@@ -134,7 +134,8 @@ class Sleeper:
 
     # --- one sleep ---------------------------------------------------------------------
 
-    async def _put_to_sleep(self, sleep: Sleep, table: AppTable) -> None:
+    async def put_to_sleep(self, sleep: Sleep, table: AppTable) -> None:
+        """Carry one sleep out, if all gateways agree and nobody wants the instance meanwhile."""
         one = sleep.instance
         rest = Rest.SUSPEND if sleep.rest is AutoStop.SUSPEND else Rest.STOP
         try:

@@ -229,7 +229,8 @@ class Waker:
                 wake.news.set_result(None)
 
 
-_OVER: Final = frozenset({State.STOPPING, State.STOPPED, State.FAILED})
+_OVER: Final = frozenset({State.STOPPED, State.FAILED})
+"""Not `stopping`: that may be the record of a stop which this very start has ended, in the same incarnation."""
 
 
 def _gone(app: App, id: str) -> Problem:
