@@ -107,7 +107,7 @@ def test_serve_refuses_a_bad_file_before_it_starts(file: Path) -> None:
     assert "moorage.toml:2: gateway.lisen" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["check"], ["serve"], ["demo"]])
+@pytest.mark.parametrize("arguments", [[], ["check"], ["serve"], ["agent"], ["demo"]])
 def test_help_shows_how_it_is_used(arguments: list[str]) -> None:
     result = run(*arguments, "--help")
     assert result.exit_code == 0
