@@ -45,7 +45,7 @@ class Tasks:
         no_query(request)
         body = await json_body(request)
         instance = named(self._admin, request)
-        name, expire_s = _lease(body)
+        name, expire_s = lease_of(body)
         with _asking(instance):
             held = await self._admin.whereabouts.hold(instance.app, instance.id, name, expire_s, replace=False)
         if not held:
@@ -58,7 +58,7 @@ class Tasks:
         no_query(request)
         body = await json_body(request)
         instance = named(self._admin, request)
-        name, expire_s = _lease(body, request.path_params["name"])
+        name, expire_s = lease_of(body, request.path_params["name"])
         with _asking(instance):
             await self._admin.whereabouts.hold(instance.app, instance.id, name, expire_s, replace=True)
         return answer(_view(name, expire_s))
@@ -91,7 +91,7 @@ def _asking(instance: Instance) -> Iterator[None]:
         ) from None
 
 
-def _lease(body: object, name: str = "") -> tuple[str, float]:
+def lease_of(body: object, name: str = "") -> tuple[str, float]:
     """Name and seconds that a body asks for, the name perhaps in the path. Raises Refusal with every fault."""
     if not isinstance(body, dict):
         remedy = 'send {"name": "import", "expire": "5m"}'

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 
 from gateway.admin.answers import Refusal
 from gateway.admin.question import Question, checked
+from gateway.admin.tasks import lease_of
 from gateway.core.bodies import app_body, parse_instance
 from gateway.core.catalog import Catalog
 from gateway.core.head import parse_request
 from gateway.core.model import App, Instance
+from gateway.core.presence import MAX_LEASE_S
 from gateway.core.record import Record, RecordKind
+from gateway.log.presence import check_lease
 from gateway.sources.admin import AdminMachines, BadMachine, Registered
 from tests.sources.test_admin import Folding
 
@@ -24,7 +27,9 @@ SCALARS = (
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(), max_size=30)
-    | st.sampled_from(["10.0.0.7:80", "[::1]:80", "i-9", "iad", "tools.localhost", "/mcp", "POST", "a: b", "0" * 16])
+    | st.sampled_from(
+        ["5m", "10.0.0.7:80", "[::1]:80", "i-9", "iad", "tools.localhost", "/mcp", "POST", "a: b", "0" * 16]
+    )
 )
 VALUES = st.recursive(
     SCALARS,
@@ -76,3 +81,21 @@ def test_any_question_is_one_or_has_named_faults(value: Any) -> None:
     assert raw.endswith(b"\r\n\r\n")
     assert raw.count(b"\n") == raw.count(b"\r\n") == raw.count(b"\r")
     parse_request(raw)
+
+
+@given(st.dictionaries(st.sampled_from(["name", "expire"]) | st.text(max_size=5), VALUES), st.sampled_from(["", "a"]))
+def test_any_lease_is_one_or_has_named_faults(value: Any, name: str) -> None:
+    lease: tuple[str, float] | None = None
+    refusal: Refusal | None = None
+    try:
+        lease = lease_of(parsed(value), name)
+    except Refusal as caught:
+        refusal = caught
+    if lease is None:
+        assert refusal is not None
+        assert refusal.faults
+        return
+    # What was taken is what the store takes.
+    check_lease("tools", "i-1", *lease)
+    assert lease[0] == (name or value["name"])
+    assert 0 < lease[1] <= MAX_LEASE_S
