@@ -22,6 +22,10 @@ from gateway.lifecycle.times import WakeTimes
 RETRY_STARTING_S: Final = 5
 """Retry-After when the time is over but the start goes on: the next request finds it further."""
 RETRY_SOON_S: Final = 1
+AWAY_S: Final = 10.0
+"""How long an agent that cannot be asked is asked again: about as long as its restart takes."""
+AWAY_PAUSE_S: Final = 0.1
+AWAY_PAUSE_MAX_S: Final = 1.0
 
 CODES: Final[dict[FailureKind, Code]] = {
     FailureKind.UNKNOWN_INSTANCE: Code.PR02,
@@ -136,7 +140,7 @@ class Waker:
             return refusal
         try:
             async with asyncio.timeout(app.wake_timeout_s):
-                outcome = await self._agent.start(app.name, instance.id)
+                outcome = await self._start(app.name, instance.id)
         except TimeoutError:
             text = f"instance {instance.id} of app {app.name} was not awake within {app.wake_timeout_s:g} s"
             return Problem(Code.PM03, text, app.name, instance.id, RETRY_STARTING_S)
@@ -186,7 +190,7 @@ class Waker:
             try:
                 async with asyncio.timeout(wake.app.wake_timeout_s):
                     async with asyncio.TaskGroup() as tasks:
-                        asked = tasks.create_task(self._agent.start(wake.app.name, wake.id))
+                        asked = tasks.create_task(self._start(wake.app.name, wake.id))
                         answer = await self._until_answer(wake, asked)
                         asked.cancel()
             except TimeoutError:
@@ -198,6 +202,20 @@ class Waker:
             del of_app[wake.id]
             if not of_app:
                 del self._wakes[wake.app.name]
+
+    async def _start(self, app: str, id: str) -> StartOutcome:
+        """Ask the agent; one that is away for a moment, because it is restarted, is asked again."""
+        loop = asyncio.get_running_loop()
+        until_s, pause_s = loop.time() + AWAY_S, AWAY_PAUSE_S
+        while True:
+            outcome = await self._agent.start(app, id)
+            if not isinstance(outcome, StartFailed) or outcome.failure.kind is not FailureKind.AGENT_AWAY:
+                return outcome
+            current = self._catalog.instance(app, id)
+            if current is None or not current.agent or loop.time() >= until_s:
+                return outcome
+            await asyncio.sleep(pause_s)  # noqa: TID251 - nobody tells when an agent is back
+            pause_s = min(2 * pause_s, AWAY_PAUSE_MAX_S)
 
     async def _until_answer(self, wake: _Wake, asked: asyncio.Task[StartOutcome]) -> Instance | Problem:
         while True:
