@@ -15,20 +15,29 @@ from tests.rigs.run import Bench, Process, free_port
 class Agent:
     """One agent process and its file."""
 
-    def __init__(self, bench: Bench, name: str, apps: Sequence[AppSpec], settings: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        name: str,
+        apps: Sequence[AppSpec],
+        settings: Mapping[str, object],
+        own: Mapping[str, object],
+    ) -> None:
         self.name = name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.file = bench.directory / f"{name}.toml"
         self._bench = bench
         self._process: Process | None = None
-        agent = {"listen": f"127.0.0.1:{self.port}", "inside": False}
+        agent = {"listen": f"127.0.0.1:{self.port}", "inside": False, **own}
         self.file.write_text(document(apps, settings, agent))
 
     @classmethod
-    async def serve(cls, bench: Bench, name: str, *apps: AppSpec, **settings: object) -> Self:
-        """Write the file, start the agent, wait until it serves. `settings` go into `[gateway]`."""
-        agent = cls(bench, name, apps, settings)
+    async def serve(
+        cls, bench: Bench, name: str, *apps: AppSpec, own: Mapping[str, object] | None = None, **settings: object
+    ) -> Self:
+        """Write the file, start the agent, wait until it serves. `own` goes into `[agent]`, the rest into `[gateway]`."""
+        agent = cls(bench, name, apps, settings, own or {})
         await agent.start()
         return agent
 
