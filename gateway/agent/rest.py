@@ -145,10 +145,10 @@ class Rest:
         await self._client.aclose()
 
 
-def read(model: type[M], content: bytes | str, what: str) -> M:
-    """What the API answered, as `model` has it. Raises ApiError for anything else."""
+def read(model: type[M], answer: bytes | str | Mapping[str, Any], what: str) -> M:
+    """What the API answered, JSON or what JSON held, as `model` has it. Raises ApiError for anything else."""
     try:
-        return model.model_validate_json(content)
+        return model.model_validate(answer) if isinstance(answer, Mapping) else model.model_validate_json(answer)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
         raise ApiError(0, f"{what} was answered by something else than expected ({faults})") from error

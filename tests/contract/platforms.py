@@ -26,6 +26,8 @@ class Bench:
     """Another driver, as after a restart of the agent; it knows both specs."""
     crash: Callable[[str, int], Awaitable[None]]
     """It exits with a status, and nobody starts it again."""
+    recover: Callable[[str], None]
+    """The platform no longer keeps what crashed from running."""
     restart: Callable[[str], Awaitable[None]]
     """It crashes, and the platform starts it again at once."""
     start: Callable[[str], Awaitable[None]]
@@ -130,6 +132,7 @@ async def an_end_is_news_with_its_reason(bench: Bench) -> None:
     assert "tools/i-1 exited with status 3" in observed.failure.message
     assert bench.driver.inspect(key("i-1")) == observed
     # Nothing runs, so it is a start.
+    bench.recover("i-1")
     assert (await bench.driver.start(bench.spec("i-1"), "aaaa0002")).incarnation > running.incarnation
 
 

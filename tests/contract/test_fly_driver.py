@@ -13,19 +13,31 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.agent.base import DriverError, DriverName, FailureKind, InstanceKey, Running, Spec
+from gateway.agent.base import (
+    DriverError,
+    DriverName,
+    FailureKind,
+    InstanceKey,
+    Prepared,
+    Rest,
+    Running,
+    Spec,
+    Started,
+    Stopped,
+)
 from gateway.agent.fly import FlyDriver
 from gateway.agent.fly_api import ACTIONS, Bucket, FlyApi
 from gateway.agent.rest import ApiError
 from gateway.agent.tempo import Tempo
-from gateway.core.model import Address
+from gateway.core.model import Address, App, State
 from tests.contract.platforms import BEHAVIOURS, Bench, key, news_of, no_answer
 from tests.loops import both_loops
-from tests.net.yard import LIMIT_S, request, until
+from tests.net.yard import LIMIT_S, agent_of, request, until
 from tests.rigs.fake_fly import TOKEN, FakeFly, FakeMachine
 from tests.rigs.platforms import SPEED, Leaping, served
 
 ONE = InstanceKey("tools", "i-1")
+APP = App("tools", wake_timeout_s=LIMIT_S, stop_grace_s=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,7 @@ async def bench() -> AsyncIterator[Bench]:
             spec=at.spec,
             again=at.again,
             crash=crash,
+            recover=lambda id: None,
             restart=restart,
             start=start,
             stop=stop,
@@ -193,6 +206,13 @@ async def test_a_private_address_of_ipv6_is_an_address() -> None:
         assert "life" in await request(running.address)
 
 
+async def test_a_machine_without_a_private_address_is_no_instance() -> None:
+    async with yard() as at:
+        at.one.shown_ip = ""
+        with pytest.raises(DriverError, match="no private address"):
+            await at.start()
+
+
 @pytest.mark.parametrize("target", ["toys", "toys/", "Toys/3d8d9014", "toys/3d8d9014/x", "toys/../../x"])
 async def test_a_target_that_is_no_machine_is_refused_before_anybody_is_asked(target: str) -> None:
     async with yard() as at:
@@ -242,6 +262,25 @@ async def test_a_stop_ends_when_the_machine_has_stopped() -> None:
         assert at.one.state == "stopped"
 
 
+async def test_a_stop_that_the_state_does_not_allow_yet_is_asked_for_again() -> None:
+    async with yard() as at:
+        await at.start()
+        at.refuse("machine is being updated", "machine is being updated")
+        await at.driver.stop(ONE, 5.0)
+        assert at.one.asked == ["start", "stop SIGTERM 5s"]
+
+
+async def test_a_stop_is_given_up_in_time() -> None:
+    async with yard() as at:
+        driver = at.again(5.0)
+        await driver.start(at.spec("i-1"), "ignored1")
+        at.one.free.clear()
+        with pytest.raises(DriverError, match="did not stop in time") as caught:
+            await driver.stop(ONE, 5.0)
+        assert "stopping" in caught.value.failure.detail
+        await driver.aclose()
+
+
 async def together(asked: Coroutine[Any, Any, None], meanwhile: Coroutine[Any, Any, None]) -> None:
     """Both, and what `asked` raised as it is."""
     outcomes = await asyncio.gather(asked, meanwhile, return_exceptions=True)
@@ -273,6 +312,32 @@ async def test_a_suspended_machine_goes_on_where_it_was() -> None:
         assert at.one.asked == ["start", "suspend"], "freezing what is frozen is success"
         assert await at.start() == running
         assert f"{memory}, request 2" in await request(running.address)
+
+
+async def test_a_suspend_that_takes_long_is_waited_for() -> None:
+    async with yard() as at:
+        await at.start()
+        at.one.free.clear()
+        async with asyncio.TaskGroup() as tasks:
+            suspending = tasks.create_task(at.driver.suspend(ONE))
+            await until(lambda: at.one.waits >= 2, "two waits ran out")
+            assert not suspending.done()
+            at.one.free.set()
+        observed = at.driver.inspect(ONE)
+        assert observed is not None
+        assert observed.suspended
+
+
+async def test_a_suspend_that_cannot_be_asked_for_changes_nothing() -> None:
+    async with yard() as at:
+        running = await at.start()
+        at.fly.away = True
+        with pytest.raises(DriverError, match="would not suspend") as caught:
+            await at.driver.suspend(ONE)
+        assert caught.value.failure.kind is FailureKind.REFUSED
+        observed = at.driver.inspect(ONE)
+        assert observed is not None
+        assert (observed.running, observed.incarnation) == (True, running.incarnation)
 
 
 async def test_a_life_keeps_its_name_over_many_suspends_also_for_a_driver_that_saw_none_of_them() -> None:
@@ -334,6 +399,18 @@ async def test_a_stop_of_what_is_suspended_throws_its_memory_away() -> None:
         at.one.tell("stop", "stopped", "user")
         at.one.be("stopped")
         assert (await at.start()).incarnation > again.incarnation
+
+
+async def test_a_stop_is_remembered_where_fly_has_forgotten_it() -> None:
+    async with yard() as at:
+        at.one.kept_events = 1
+        running, _ = await suspended(at)
+        await at.driver.stop(ONE, 1.0)
+        async with aclosing(at.driver.watch()) as seen:
+            await at.one.boot("proxy")
+            while not (observed := await news_of(seen)).running:
+                pass
+        assert observed.incarnation > running.incarnation
 
 
 async def test_a_snapshot_that_was_lost_without_a_word_is_not_noticed() -> None:
@@ -495,6 +572,34 @@ async def test_an_answer_from_before_a_stop_does_not_bring_the_machine_back() ->
         assert at.driver.inspect(ONE) is None
 
 
+# --- with an agent ---------------------------------------------------------------------
+
+
+async def test_an_agent_suspends_and_wakes_a_machine_in_one_life() -> None:
+    async with yard() as at, agent_of(APP, at.spec("i-1"), drivers={DriverName.FLY: at.driver}) as (agent, folding):
+        started = await agent.start("tools", "i-1")
+        assert isinstance(started, Started)
+        prepared = await agent.prepare("tools", "i-1", started.instance.incarnation, Rest.SUSPEND)
+        assert isinstance(prepared, Prepared)
+        slept = await agent.sleep("tools", "i-1", prepared.token)
+        assert isinstance(slept, Stopped)
+        assert slept.instance.state is State.SUSPENDED
+        woken = await agent.start("tools", "i-1")
+        assert isinstance(woken, Started)
+        assert woken.instance.incarnation == started.instance.incarnation
+        assert folding.instance("i-1").address == woken.instance.address
+
+
+async def test_an_agent_takes_up_what_runs_and_leaves_it_running() -> None:
+    async with yard() as at:
+        running = await at.start()
+        driver = at.again()
+        async with agent_of(APP, at.spec("i-1"), drivers={DriverName.FLY: driver}) as (_, folding):
+            instance = folding.instance("i-1")
+            assert (instance.state, instance.incarnation) == (State.STARTED, running.incarnation)
+        assert "life" in await request(running.address)
+
+
 # --- the API ---------------------------------------------------------------------------
 
 
@@ -559,6 +664,24 @@ async def test_a_token_is_never_in_an_error(token: str) -> None:
         assert repr(token)[1:-1] not in str(caught.value)
         assert token not in repr(api)
         await api.aclose()
+
+
+async def test_an_answer_that_is_none_is_an_error_of_the_api() -> None:
+    async with yard() as at:
+        await at.start()
+        at.fly.nonsense = True
+        with pytest.raises(DriverError, match="something else than expected"):
+            await at.driver.refresh()
+        observed = at.driver.inspect(ONE)
+        assert observed is not None
+        assert observed.running
+
+
+async def test_a_rate_limit_that_others_use_up_is_named() -> None:
+    async with yard() as at:
+        at.fly.failures = [429] * 3
+        with pytest.raises(DriverError, match="rate limit is used up"):
+            await at.start()
 
 
 async def test_no_answer_at_all_is_an_error_of_the_api() -> None:

@@ -61,6 +61,8 @@ class FakeMachine:
     migrates: bool = False
     """The next start finds another host."""
     snapshot_lost: bool = False
+    shown_ip: str | None = None
+    """Another than the one it has."""
     memory: Memory | None = None
     free: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared: it stays in the transient state it gets into."""
@@ -88,7 +90,7 @@ class FakeMachine:
             "state": self.state,
             "region": "ord",
             "instance_id": self.version,
-            "private_ip": self.address.host,
+            "private_ip": self.shown_ip if self.shown_ip is not None else self.address.host,
             "created_at": "2026-10-31T02:30:10Z",
             "updated_at": "2026-10-31T02:35:26Z",
             "config": {"image": "example/toy"},
@@ -194,6 +196,7 @@ class FakeFly:
         self.forbidden = False
         self.failures: list[int] = []
         """Statuses that the next requests are answered with."""
+        self.nonsense = False
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
         self._last_ms = _EPOCH_MS
         at = "/v1/apps/{app}/machines"
@@ -274,7 +277,7 @@ class FakeFly:
         machines = [machine.shown() for machine in self.machines.values() if machine.app == app]
         if not machines:
             raise Refusal(404, "app not found")
-        return JSONResponse(machines)
+        return JSONResponse([{"id": 7}] if self.nonsense else machines)
 
     async def _get(self, request: Request, machine: FakeMachine) -> Response:
         return JSONResponse(machine.shown())
