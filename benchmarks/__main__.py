@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.items import ITEMS, Bench, Item
+from benchmarks.bench import Bench, Item
+from benchmarks.items import ITEMS
 from benchmarks.peers import PEERS, Peer, Proxy
 from benchmarks.processes import Broken, cores, descriptor_limit, python, started
 from benchmarks.report import Result, as_json, markdown
@@ -18,7 +19,7 @@ INSTANCES = ("i-1", "i-2", "i-3", "issuer")
 
 def run(item: Item, bench: Bench, peers: Sequence[Peer]) -> Result:
     """Measure every peer once per round, in turn. A peer that breaks is left out from then on, with the reason."""
-    result = Result(item)
+    result = Result(item, peers)
     core = cores()[1 if item.one_core else 0]
 
     def start(stack: contextlib.ExitStack, peer: Peer) -> Proxy:
@@ -48,12 +49,24 @@ def run(item: Item, bench: Bench, peers: Sequence[Peer]) -> Result:
 
 
 def chosen(names: Sequence[str]) -> list[Peer]:
-    """The named peers, or the default ones that are installed."""
-    peers = [peer for peer in PEERS if (peer.name in names if names else peer.default)]
-    for peer in peers:
-        if not peer.installed():
-            print(f"{peer.name} is left out: no program {peer.program!r} on PATH", file=sys.stderr)
-    return [peer for peer in peers if peer.installed()]
+    """The named peers, or the default ones."""
+    return present([peer for peer in PEERS if (peer.name in names if names else peer.default)])
+
+
+def present(peers: Sequence[Peer]) -> list[Peer]:
+    """Those that can be measured here."""
+    lacking = {peer.name: peer.lacking() for peer in peers}
+    for name, reason in lacking.items():
+        if reason:
+            print(f"{name} is left out: {reason}", file=sys.stderr)
+    return [peer for peer in peers if not lacking[peer.name]]
+
+
+def measured(item: Item, peers: Sequence[Peer]) -> Sequence[Peer]:
+    """Who is measured: of an item that has its own, those, if Moorage was asked for."""
+    if not item.own:
+        return peers
+    return present(item.own) if any(peer.name == "moorage" for peer in peers) else []
 
 
 def main() -> int:
@@ -84,8 +97,10 @@ def main() -> int:
         )
         _, *ports = upstream.answer().split()
         bench = Bench(upstream, list(map(int, ports)), folder, options.short)
-        results = [run(item, bench, peers) for item in ITEMS if not options.only or item.name in options.only]
-    print(as_json(results) if options.json else markdown(results, peers))
+        results = [
+            run(item, bench, measured(item, peers)) for item in ITEMS if not options.only or item.name in options.only
+        ]
+    print(as_json(results) if options.json else markdown(results))
     return 1 if any(result.broken for result in results) else 0
 
 

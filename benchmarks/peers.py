@@ -30,9 +30,14 @@ class Peer:
     """The share of the usual work that is measured: slow peers get less, so that a run stays short."""
     streams: bool = True
     default: bool = True
+    needs: Callable[[], str] = lambda: ""
+    """What else is missing on this machine, in words; empty for nothing."""
 
-    def installed(self) -> bool:
-        return not self.program or shutil.which(self.program) is not None
+    def lacking(self) -> str:
+        """Why it cannot be measured here; empty if it can."""
+        if self.program and shutil.which(self.program) is None:
+            return f"no program {self.program!r} on PATH"
+        return self.needs()
 
     @contextlib.contextmanager
     def running(self, folder: Path, instances: Ports, core: int) -> Iterator["Proxy"]:
@@ -42,7 +47,7 @@ class Peer:
         command = self.command(folder, port, instances)
         with started(command, core=core, log=folder / "log") as child:
             child.await_listening(port)
-            yield Proxy(self, child, port)
+            yield Proxy(self, child, port, folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class Proxy:
     peer: Peer
     process: Child
     port: int
+    folder: Path
+    """Its configuration, and what it printed."""
 
 
 # Without `option http-no-delay` events arrive up to 200 ms late, and HAProxy looks 40 % cheaper than it is.

@@ -125,4 +125,5 @@ async def main(port: int, connections: int, count: int, path: str = "") -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*map(int, sys.argv[1:4]), *sys.argv[4:]))
+    port, connections, count = map(int, sys.argv[1:4])
+    uvloop.run(main(port, connections, count, *sys.argv[4:]))

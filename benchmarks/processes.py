@@ -6,6 +6,7 @@ Linux only: it reads /proc.
 import contextlib
 import json
 import os
+import random
 import resource
 import selectors
 import signal
@@ -13,9 +14,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from gateway.agent import ports
 
 STOP_S = 5.0
 ANSWER_S = 120.0
@@ -63,12 +66,17 @@ class Child:
 
     def await_listening(self, port: int) -> None:
         """Return when `port` accepts. Raises Broken if the process ends first or takes longer than ANSWER_S."""
+        self.until(lambda: _accepts(port), f"nothing listens on port {port}")
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Return when the condition holds. Raises Broken if the process ends first or it takes longer than ANSWER_S;
+        `what` says what did not come about."""
         deadline_s = time.monotonic() + ANSWER_S
         while self._process.poll() is None and time.monotonic() < deadline_s:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            if condition():
                 return
             time.sleep(POLL_S)
-        raise Broken(f"nothing listens on port {port}", self._words())
+        raise Broken(what, self._words())
 
     def tree(self) -> list[int]:
         """Its process id and those of all descendants that live."""
@@ -84,10 +92,15 @@ class Child:
         # nanoseconds, where utime and stime of /proc/PID/stat come in steps of 10 ms.
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in self.tree())
 
-    def memory_bytes(self) -> int:
-        """Memory of the tree, shared pages counted once; not mapped files, whose sharers come and go."""
+    def descriptors(self) -> int:
+        """Open files of the process alone."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory_bytes(self, *, alone: bool = False) -> int:
+        """Memory of the tree, or of the process alone, shared pages counted once; not mapped files, whose sharers come
+        and go."""
         kib = 0
-        for pid in self.tree():
+        for pid in [self.pid] if alone else self.tree():
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                     kib += int(line.split()[1])
@@ -141,10 +154,16 @@ def cores() -> tuple[int, int]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has, and that the kernel gives to no connection meanwhile."""
+    return ports.free_port((), random.Random())
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def descriptor_limit() -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.items import Column, Item, Sample
+from benchmarks.bench import Column, Item, Sample
 from benchmarks.peers import Peer
 from benchmarks.rounds import Figure, figure, quiet_rounds, ratio
 
@@ -17,6 +17,7 @@ class Result:
     """The samples of one item, one list per peer in the order of the rounds, and why a peer has none."""
 
     item: Item
+    peers: Sequence[Peer]
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
 
@@ -42,13 +43,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def markdown(results: Sequence[Result], peers: Sequence[Peer]) -> str:
+def markdown(results: Sequence[Result]) -> str:
     """The tables, each under its title."""
     about = machine()
     lines = [f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, Python {about['python']}"]
     for result in results:
         lines += ["", f"### {result.item.title}", ""]
-        lines += _table(result, peers)
+        lines += _table(result)
         count = max(map(len, result.samples.values()), default=0)
         lines += ["", f"Median (lowest-highest) of the quieter {len(result.quiet())} of {count} rounds."]
         lines += [f"\n{peer}: no figures: {reason}" for peer, reason in result.broken.items()]
@@ -79,15 +80,15 @@ def _figures(result: Result, peer: str) -> dict[str, float]:
     return found
 
 
-def _table(result: Result, peers: Sequence[Peer]) -> list[str]:
+def _table(result: Result) -> list[str]:
     reference = result.item.reference
-    head = ["proxy"]
+    head = [result.item.rows]
     for column in result.item.columns:
         head.append(column.label)
         if column.compared:
             head.append(f"x {reference}")
     rows = [head, ["---"] * len(head)]
-    for peer in peers:
+    for peer in result.peers:
         if peer.name not in result.samples:
             continue
         row = [peer.label]
