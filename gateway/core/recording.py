@@ -54,6 +54,15 @@ class Binding(NamedTuple):
     """The Mcp-Session-Id that the instance knows; empty: send none."""
 
 
+class Recorded(NamedTuple):
+    """What is known of a session."""
+
+    recording: Recording
+    binding: Binding | None
+    bound: bytes
+    """The binding as it is stored, to be compared by."""
+
+
 def record(values: Mapping[bytes, bytes], body: bytes | None) -> Recording | None:
     """The recording of a request with these header fields (lower-case names) and this body; None where it has none."""
     fields = tuple((name, values[name]) for name in RECORDED if values.get(name))

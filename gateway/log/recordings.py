@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from gateway.core.recording import Binding, Recording, decode, decode_binding, encode, encode_binding
+from gateway.core.recording import Binding, Recorded, Recording, decode, decode_binding, encode, encode_binding
 from gateway.log.pins import digest_of
 
 RENEWED_AT_ONCE: Final = 500
@@ -48,15 +48,6 @@ class RecordingTable(Protocol):
     async def delete(self, digest: bytes) -> None: ...
 
     async def aclose(self) -> None: ...
-
-
-class Recorded(NamedTuple):
-    """What is known of a session."""
-
-    recording: Recording
-    binding: Binding | None
-    bound: bytes
-    """The binding as it is stored, for `bind`."""
 
 
 class Recordings:
