@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.core.model import App, AppTable, AutoStop, IdleStreams
+from gateway.core.model import AppTable, AutoStop, IdleStreams
 from gateway.core.presence import NEVER_S, Carried, Key, Said, encode, heard, merge
 from gateway.data.state import Gateway
 from gateway.log.base import LogUnavailable
@@ -117,14 +117,14 @@ class Presence:
         return table is not None and table.app.idle_streams is IdleStreams.PARK
 
     def _sessions(self) -> dict[Key, int]:
-        """Live sessions by instance, of the apps whose stops would end them."""
+        """Live sessions by instance, of the apps where they matter to somebody."""
         gateway, counts = self._gateway, dict[Key, int]()
         tables: dict[str, AppTable | None] = {}
         for session in gateway.sessions:
             home = session.home
             if home not in tables:
                 table = gateway.catalog.app(home)
-                tables[home] = table if table is not None and _ends_sessions(table.app) else None
+                tables[home] = table if table is not None and _counts(table) else None
             table = tables[home]
             if table is None or gateway.now_s - session.last_s >= table.app.session_idle_s:
                 continue
@@ -151,9 +151,12 @@ class Presence:
             self._news.set()
 
 
-def _ends_sessions(app: App) -> bool:
-    """Whether a sleep may end sessions: a suspend does not, but an agent that cannot suspend stops."""
-    return app.auto_stop is not AutoStop.OFF and not app.sessions_survive_stop
+def _counts(table: AppTable) -> bool:
+    """Whether its sessions are counted: a sleep may end them (a suspend does not, but an agent that cannot suspend
+    stops), or a cordoned instance is waited for."""
+    app = table.app
+    ends = app.auto_stop is not AutoStop.OFF and not app.sessions_survive_stop
+    return ends or any(one.cordoned for one in table.instances.values())
 
 
 def _lives(all_said: Sequence[Said | None]) -> set[tuple[str, str]]:

@@ -314,6 +314,86 @@ def test_every_failure_kind_is_mapped_and_documented() -> None:
     assert {FailureKind(kind): Code(code) for kind, code in rows} == CODES
 
 
+# --- what its record says is doubted -----------------------------------------------------
+
+
+AWAY = StartFailed(Failure(FailureKind.AGENT_AWAY, "the agent cannot be asked"))
+
+
+@both_loops
+async def test_an_instance_that_does_not_answer_where_it_should_is_asked_about() -> None:
+    """The agent knows where it runs by now; the record may be on its way."""
+    async with scripted(AWAKE) as (waker, agent, _), asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(waker.ensure(APP, AWAKE, doubted=True))
+        await asked(agent)
+        assert waker.holds.held == {"tools": 1}
+        moved = replace(AWAKE, address=Address("127.0.0.1", 9999))
+        agent.asked[0].set_result(Started(moved))
+        assert await held == moved
+
+
+@both_loops
+@pytest.mark.parametrize("address", [AWAKE.address, None])
+async def test_one_that_runs_where_nothing_answers_is_unreachable(address: Address | None) -> None:
+    async with scripted(AWAKE) as (waker, agent, _), asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(waker.ensure(APP, AWAKE, doubted=True))
+        await asked(agent)
+        agent.asked[0].set_result(Started(replace(AWAKE, address=address)))
+        assert problem(await held).code is Code.PS07
+
+
+@both_loops
+async def test_a_start_that_fails_is_told_of_one_that_was_doubted_too() -> None:
+    async with scripted(AWAKE) as (waker, agent, _), asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(waker.ensure(APP, AWAKE, doubted=True))
+        await asked(agent)
+        agent.asked[0].set_result(StartFailed(Failure(FailureKind.HELD_DOWN, "stopped by an operator")))
+        assert problem(await held).code is Code.PM08
+
+
+@both_loops
+async def test_a_doubt_does_not_last_longer_than_a_wake() -> None:
+    async with scripted(AWAKE) as (waker, _, _):
+        app = replace(APP, wake_timeout_s=0.01)
+        assert problem(await waker.ensure(app, AWAKE, doubted=True)).code is Code.PM03
+        assert problem(await waker.ensure(replace(app, wake_queue=0), AWAKE, doubted=True)).code is Code.PL02
+
+
+@both_loops
+async def test_an_agent_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.lifecycle.waker.AWAY_PAUSE_S", 0.001)
+    remote = replace(ASLEEP, agent="http://127.0.0.1:8082")
+    async with scripted(remote) as (waker, agent, catalog), asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(waker.ensure(APP, remote))
+        for count in range(3):
+            await asked(agent, count + 1)
+            agent.asked[count].set_result(AWAY)
+        await asked(agent, 4)
+        agent.asked[3].set_result(Started(AWAKE))
+        catalog.set(AWAKE)
+        assert await held == AWAKE
+
+
+@both_loops
+async def test_an_agent_that_nobody_can_ask_is_not_asked_again() -> None:
+    async with scripted() as (waker, agent, _), asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(waker.ensure(APP, ASLEEP))
+        await asked(agent)
+        agent.asked[0].set_result(AWAY)
+        assert problem(await held).code is Code.PM02
+
+
+@both_loops
+async def test_an_agent_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.lifecycle.waker.AWAY_S", 0.0)
+    remote = replace(ASLEEP, agent="http://127.0.0.1:8082")
+    async with scripted(remote) as (waker, agent, _), asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(waker.ensure(APP, remote))
+        await asked(agent)
+        agent.asked[0].set_result(AWAY)
+        assert problem(await held).code is Code.PM02
+
+
 def test_holds_are_counted_per_app() -> None:
     holds, one, two = Holds(), App("one", wake_queue=1), App("two", wake_queue=1)
     assert holds.enter(one) is None
