@@ -138,7 +138,8 @@ async def test_a_parked_session_hears_of_both_sides_again(bench: Bench) -> None:
             message = {"jsonrpc": "2.0", "id": 10 + number, "method": "tools/call", "params": call}
             answer = await gateway.post("/mcp", message, session)
             assert answer.status_code == 200, answer.text
-            await until(lambda n=number: any(f"note://{n}" in line for line in heard), "the notification", WITHIN_S)
+            uri = f"note://{number}"
+            await until(lambda wanted=uri: any(wanted in line for line in heard), "the notification", WITHIN_S)  # type: ignore[misc]
         assert not listening.done()
         listening.cancel()
 
