@@ -36,7 +36,10 @@ class Agent:
     async def serve(
         cls, bench: Bench, name: str, *apps: AppSpec, own: Mapping[str, object] | None = None, **settings: object
     ) -> Self:
-        """Write the file, start the agent, wait until it serves. `own` goes into `[agent]`, `settings` in `[gateway]`."""
+        """Write the file, start the agent, wait until it serves.
+
+        `own` goes into `[agent]`, `settings` go into `[gateway]`.
+        """
         agent = cls(bench, name, apps, settings, own or {})
         await agent.start()
         return agent
