@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx2
@@ -83,7 +84,7 @@ class Gateway:
         name: str,
         apps: Sequence[AppSpec],
         settings: Mapping[str, object],
-        agent: Mapping[str, object],
+        agent: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.port = free_port()
