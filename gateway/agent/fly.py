@@ -36,7 +36,7 @@ STOP_SIGNAL: Final = "SIGTERM"
 _TARGET: Final = re.compile(r"([a-z0-9][a-z0-9-]*)/([a-z0-9]+)")
 _NOT_NOW: Final = {409, 412}
 """Leased by somebody (a deploy), or not possible in its state: both pass."""
-_NOT_ELIGIBLE: Final = {400, 409, 412, 422, 501}
+_NOT_ELIGIBLE: Final = {400, 412, 422, 501}
 
 
 @dataclass(slots=True)
@@ -230,7 +230,7 @@ class FlyDriver:
             except ApiError as error:
                 if error.status not in _NOT_ELIGIBLE:
                     raise
-                hint = "Fly suspends machines of at most 2 GB memory, without swap, schedule and GPU"
+                hint = "Fly suspends machines of at most 2 GB memory, without swap and schedule"
                 text = f"{known.key} cannot be suspended: its machine is not eligible"
                 raise DriverError(Failure(FailureKind.NOT_SUSPENDABLE, text, f"{error}; {hint}")) from error
             await self._api.wait(known.app, machine, "suspended", WAIT_S)

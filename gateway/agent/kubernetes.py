@@ -61,8 +61,8 @@ class _Known:
 
         return max(self.pods(), key=rank, default=None)
 
-    def crash(self) -> tuple[str, int] | None:
-        """Which end the instance is lying after, if it is."""
+    def halt(self) -> tuple[str, int] | None:
+        """Which attempt of which Pod to run does not run, if there is one."""
         pod = self.pod()
         container = pod.container(self.spec.port) if pod is not None else None
         if pod is None or container is None or container.state.running is not None:
@@ -158,14 +158,14 @@ class KubernetesDriver:
         raise ApiError(409, f"the scale of {workload} is changed all the time by somebody else")
 
     async def _until_up(self, known: _Known) -> Observed:
-        crashed_before = known.crash()
+        halted_before = known.halt()
         while True:
             changed = known.followed.changed
             observed, pod = self._observe(known), known.pod()
             if observed is not None and observed.running:
                 return observed
-            # What lay crashed already will be started again by the kubelet.
-            if pod is not None and known.crash() != crashed_before:
+            # What had crashed before will be started again by the kubelet.
+            if pod is not None and known.halt() != halted_before:
                 failure = start_failure(known.key, pod, known.spec.port)
                 if failure is not None:
                     raise DriverError(failure)
@@ -308,7 +308,8 @@ def _explained(known: _Known, verb: str) -> Iterator[None]:
         key, resource = known.key, known.followed.workload.resource
         match error.status:
             case 401 | 403:
-                text = f"the Kubernetes token may not {verb} {key}; it needs get and patch of {resource}/scale"
+                needs = f"get and patch of {resource}/scale, list and watch of pods"
+                text = f"the Kubernetes token may not {verb} {key}; it needs {needs}"
             case 404:
                 text = f"{key}: Kubernetes knows no such workload"
             case 0:

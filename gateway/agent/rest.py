@@ -75,7 +75,7 @@ class Rest:
         answer_s: float = ANSWER_S,
         before: Callable[[], Any] | None = None,
     ) -> httpx2.Response:
-        """The whole answer, of a status below 400.
+        """The whole answer of a success (2xx).
 
         Args:
             before: is awaited before each try.
