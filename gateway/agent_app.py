@@ -18,10 +18,11 @@ import structlog
 
 from gateway.agent.agent import Agent
 from gateway.agent.api import application
-from gateway.agent.base import Driver, DriverName
+from gateway.agent.base import DriverName
 from gateway.agent.docker import DockerDriver
 from gateway.agent.docker_api import DockerApi
 from gateway.agent.tokens import Tokens
+from gateway.agent_platforms import platforms
 from gateway.config import Config, SecretFileError, load_secrets
 from gateway.control import process
 from gateway.control.server import bound, listen, server
@@ -68,7 +69,7 @@ async def own_agent(
     """
     url = url_of(config, listener)
     async with contextlib.AsyncExitStack() as ending:
-        drivers: dict[DriverName, Driver] = {}
+        drivers = platforms(tasks, config, ending)
         engine = None
         if config.agent.docker:
             engine = await ending.enter_async_context(DockerApi(config.agent.docker))

@@ -14,6 +14,7 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.ask import LookUpPin
+from gateway.core.decide import RETRY_AFTER_S
 from gateway.core.decision import Forward, Refuse, Wait, Wake
 from gateway.core.model import App, Instance, Kind, Pin
 from gateway.core.problems import Code, Problem
@@ -138,7 +139,7 @@ class SlowPath:
                 outcome = await self._carrier.carry(carrying.lost(exchange)) if self._carrier is not None else None
         except TimeoutError:
             message = f"the session could not begin anew within {_app(exchange).wake_timeout_s:g} s"
-            outcome = Problem(Code.PS07, message, routing.app, step.problem.instance, 1)
+            outcome = Problem(Code.PS07, message, routing.app, step.problem.instance, RETRY_AFTER_S)
         if isinstance(outcome, Binding):
             return routing.rebind(outcome)
         # Whatever it is, it is not tried again.

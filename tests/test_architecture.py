@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "cli": {"cli", "config", "core", "admin_client", "app", "agent_app", "demo"},
     "__main__": {"cli"},
 }
-"""For each part of the package, the parts and modules it may import. `app`, `agent_app` and `demo` wire everything."""
-WIRING = {"app", "agent_app", "demo", "__init__"}
+"""For each part of the package, the parts and modules it may import. `app`, `agent_app`, `agent_platforms` and `demo` wire everything."""
+WIRING = {"app", "agent_app", "agent_platforms", "demo", "__init__"}
 
 NOT_IN_CORE = {
     "asyncio", "concurrent", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "selectors", "shutil",

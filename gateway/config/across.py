@@ -47,6 +47,7 @@ def check_across(
         for instance in app.instances:
             yield from _instance(instance)
             yield from _loop(gateway, instance)
+            yield from _platform(agent, instance)
 
 
 def _loopback(address: Address) -> bool:
@@ -218,9 +219,11 @@ def _instance_ids(app: AppTables) -> Iterator[Finding]:
 
 def _instance(instance: Table[InstanceSection]) -> Iterator[Finding]:
     section = instance.section
-    if section is None or instance.faulty & {"address", "command"}:
+    if section is None or instance.faulty & {"address", "command", "fly", "kubernetes"}:
         return
     command = (*instance.path, "command")
+    if section.fly or section.kubernetes:
+        return
     match section.address, section.command:
         case None, ():
             remedy = 'add address = "host:port", or command = ["program", "--port", "{port}"]'
@@ -238,6 +241,27 @@ def _instance(instance: Table[InstanceSection]) -> Iterator[Finding]:
             yield Finding(
                 command, "stands beside an address", "keep one: address for a static instance, command to start it"
             )
+
+
+def _platform(agent: Table[AgentSettings], instance: Table[InstanceSection]) -> Iterator[Finding]:
+    """An instance that another platform runs, and how that platform is asked."""
+    section = instance.section
+    if section is None or agent.section is None or instance.faulty & {"fly", "kubernetes", "port"}:
+        return
+    named = [key for key in ("fly", "kubernetes", "address", "command") if getattr(section, key)]
+    on = next((key for key in ("fly", "kubernetes") if getattr(section, key)), "")
+    if not on:
+        if section.port is not None:
+            yield Finding((*instance.path, "port"), "goes only with `fly` or `kubernetes`", "remove it")
+        return
+    if len(named) > 1:
+        yield Finding((*instance.path, on), f"stands beside `{named[1]}`", "keep one of them")
+    if section.port is None:
+        yield Finding(instance.path, "has no port", "add port = NUMBER: where it listens")
+    if on == "fly" and agent.section.fly_token is None and "fly_token" not in agent.faulty:
+        yield Finding((*instance.path, on), "cannot be asked for without a token", 'set [agent] fly_token = "env:NAME"')
+    if on == "kubernetes" and not agent.section.kubernetes and "kubernetes" not in agent.faulty:
+        yield Finding((*instance.path, on), "cannot be asked for", 'set [agent] kubernetes = "in-cluster"')
 
 
 def _loop(gateway: Table[GatewaySettings], instance: Table[InstanceSection]) -> Iterator[Finding]:

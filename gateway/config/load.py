@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class InstanceConfig:
-    """An instance as the file declares it: static (`address`) or started by a driver (`command`)."""
+    """An instance as the file declares it: static (`address`), started by a driver (`command`), or on a platform."""
 
     id: str
     address: Address | None = None
@@ -35,6 +35,9 @@ class InstanceConfig:
     region: str = "local"
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: Path | None = None
+    fly: str = ""
+    kubernetes: str = ""
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,9 @@ def _app(tables: AppTables, region: str) -> AppConfig:
             region=section.region or region,
             env=dict(section.env),
             cwd=section.cwd,
+            fly=section.fly,
+            kubernetes=section.kubernetes,
+            port=section.port or 0,
         )
         for section in sections
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.config.agents import AgentListener, AgentUrl, DockerHost
+from gateway.config.platforms import ApiUrl, FlyMachine, KubernetesApi, Workload
 from gateway.config.references import BearerToken, CatalogUrl, Folder, SealSecret, redacted
 from gateway.config.replays import (
     RegionGroups,
@@ -160,6 +161,16 @@ class AgentSettings(Section):
     the same file, and the gateway only asks it."""
     docker: DockerHost = ""
     """The Docker whose containers are instances: `unix:///var/run/docker.sock` or `tcp://host:port`; empty for none."""
+    fly_token: BearerToken | None = None
+    """The token for Fly's Machines API, for instances that are Machines."""
+    fly_api: ApiUrl = "https://api.machines.dev"
+    """Where that API is; within Fly's network `http://_api.internal:4280`."""
+    kubernetes: KubernetesApi = ""
+    """The Kubernetes API, for instances that are Pods: `in-cluster`, or its URL; empty for none."""
+    kubernetes_token: BearerToken | None = None
+    """Its token, where the URL is given."""
+    kubernetes_ca: Folder | None = None
+    """The file with its certificate authority, where the URL is given. Not set: the system's."""
 
 
 class ConcurrencySection(Section):
@@ -300,7 +311,7 @@ class AppSection(Section):
 
 
 class InstanceSection(Section):
-    """One instance: either an address that is always there, or a command that is started when needed."""
+    """One instance: an address that is always there, a command that is started when needed, or what a platform runs."""
 
     id: InstanceId
     """The instance's name within its app."""
@@ -314,3 +325,9 @@ class InstanceSection(Section):
     """Environment variables for the command, over those of the gateway. `{port}` is replaced here too."""
     cwd: Folder | None = None
     """The command's folder, from the file's own. Not set: the folder the gateway was started in."""
+    fly: FlyMachine = ""
+    """The Fly Machine that it is, as `app/machine-id`."""
+    kubernetes: Workload = ""
+    """The Pod that it is: `statefulset/NAMESPACE/NAME/ORDINAL`, or `deployment/NAMESPACE/NAME` with one replica."""
+    port: Count | None = Field(None, le=65535)
+    """Where a Machine or Pod listens."""

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol, assert_never
 
 import structlog
 
-from gateway.core.decide import decide
+from gateway.core.decide import RETRY_AFTER_S, decide
 from gateway.core.decision import Forward, Refuse, Wait, Wake
 from gateway.core.model import App, Instance, Pin, Rule
 from gateway.core.problems import Code, Problem
@@ -19,7 +19,6 @@ from gateway.lifecycle.reinitialise import Handshakes, Opened, Unopened, Why
 
 MAX_INSTANCES: Final = 20
 """How many are tried for one session, as with a request."""
-RETRY_AFTER_S: Final = 2
 
 logger = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from gateway.agent.base import InstanceKey, Publish, Spec
-from gateway.config import AppConfig
+from gateway.agent.base import DriverName, InstanceKey, Publish, Spec
+from gateway.config import AppConfig, InstanceConfig
 from gateway.core.bodies import app_body
 from gateway.core.catalog import Catalog
 from gateway.core.model import App
@@ -51,11 +51,20 @@ def specs(apps: Iterable[AppConfig]) -> list[tuple[App, Spec]]:
                 command=instance.command or (),
                 env=instance.env,
                 cwd=instance.cwd,
+                platform=_platform(instance),
+                target=instance.fly or instance.kubernetes,
+                port=instance.port,
             ),
         )
         for one in apps
         for instance in one.instances
     ]
+
+
+def _platform(instance: InstanceConfig) -> DriverName | None:
+    if instance.fly:
+        return DriverName.FLY
+    return DriverName.KUBERNETES if instance.kubernetes else None
 
 
 def prune(catalog: Catalog, apps: Iterable[AppConfig], writers: Writers, found: Collection[str] = ()) -> None:

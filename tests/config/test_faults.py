@@ -234,7 +234,7 @@ def test_faults_of_an_app(line: str, fault: str) -> None:
         ('command = ["x", "{port}"]\nenv = "A=3"', "apps.tools.instances[0].env: \"A=3\" is not a table"),
         ('command = ["x", "{port}"]\ncwd = ""', "apps.tools.instances[0].cwd: is empty"),
         ('address = "127.0.0.1:9"\nregion = "EU"', 'apps.tools.instances[0].region: "EU" is not a name'),
-        ('address = "127.0.0.1:9"\nport = 9', "apps.tools.instances[0].port: unknown key"),
+        ('address = "127.0.0.1:9"\nport = 9', 'apps.tools.instances[0].port: goes only with `fly` or `kubernetes`'),
     ],
 )  # fmt: skip
 def test_faults_of_an_instance(lines: str, fault: str) -> None:
@@ -343,3 +343,41 @@ def test_a_file_needs_no_app_where_apps_come_from_elsewhere(agent: str) -> None:
 def test_the_private_listener_needs_a_port_of_its_own(key: str, what: str) -> None:
     told = the_fault(f'[gateway]\n{key} = "127.0.0.1:9999"\nprivate = "127.0.0.1:9999"\n[apps.tools]\n')
     assert f"taken by the {what} listener" in told
+
+
+ON_FLY = """\
+[agent]
+fly_token = "t0ken-of-fly-of-some-length"
+[apps.tools]
+[[apps.tools.instances]]
+id = "i-1"
+port = 80
+"""
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (ON_FLY + 'fly = "no slash"', "names no Fly Machine"),
+        (ON_FLY + 'fly = "app/m1"\naddress = "127.0.0.1:1"', "stands beside `address`"),
+        (ON_FLY.replace("port = 80\n", "") + 'fly = "app/m1"', "has no port"),
+        (ON_FLY.partition("[apps")[2].join(["[apps", 'fly = "app/m1"']), "cannot be asked for without a token"),
+        (ON_FLY + 'kubernetes = "deployment/default/tools"', "cannot be asked for"),
+        (ON_FLY + 'kubernetes = "pod/x"', "names no workload"),
+        ('[agent]\nkubernetes = "nowhere"\n[apps.tools]\n', "is no URL of an API"),
+        ('[agent]\nfly_api = "ftp://x"\n[apps.tools]\n', "is no URL of an API"),
+    ],
+)
+def test_faults_of_instances_on_platforms(document: str, message: str) -> None:
+    assert message in the_fault(document)
+
+
+def test_instances_on_platforms() -> None:
+    config = parse(
+        '[agent]\nfly_token = "t0ken-of-fly-of-some-length"\nkubernetes = "in-cluster"\n[apps.tools]\n'
+        '[[apps.tools.instances]]\nid = "f-1"\nfly = "my-app/148e306f1d2089"\nport = 8080\n'
+        '[[apps.tools.instances]]\nid = "k-1"\nkubernetes = "statefulset/default/tools/0"\nport = 8080\n'
+    )
+    machine, pod = config.apps[0].instances
+    assert (machine.fly, machine.port) == ("my-app/148e306f1d2089", 8080)
+    assert (pod.kubernetes, pod.port) == ("statefulset/default/tools/0", 8080)
