@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "cli": {"cli", "config", "core", "admin_client", "app", "agent_app", "demo"},
     "__main__": {"cli"},
 }
-"""For each part of the package, the parts and modules it may import. `app`, `agent_app`, `agent_platforms` and `demo` wire everything."""
+"""For each part of the package, the parts and modules it may import. Those of WIRING may import everything."""
 WIRING = {"app", "agent_app", "agent_platforms", "demo", "__init__"}
 
 NOT_IN_CORE = {
