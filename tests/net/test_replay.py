@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import Any
 
 import pytest
 
+from gateway.core.model import Instance
+from gateway.core.problems import Problem
 from tests.net.rig import RawInstance, Rig
+from tests.net.wire import LIMIT_S
 
 HOST = b"Host: tools.localhost\r\n"
 GET = b"GET /a?b=c HTTP/1.1\r\n" + HOST + b"X-One: 1\r\n\r\n"
@@ -27,6 +31,12 @@ async def pair(rig: Rig, order: str | bytes, **fields: Any) -> tuple[RawInstance
     one.answers(order if isinstance(order, bytes) else replay(order))
     other.answers(OK)
     return one, other
+
+
+async def woken(rig: Rig) -> tuple[str, asyncio.Future[Instance | Problem]]:
+    """The next instance that the gateway asks to be woken, and what becomes of it."""
+    async with asyncio.timeout(LIMIT_S):
+        return await rig.waker.asked.get()
 
 
 # --- the header ------------------------------------------------------------------------
@@ -68,7 +78,7 @@ async def test_a_sleeping_target_is_woken(rig: Rig) -> None:
     rig.asleep("i-2")
     client = await rig.client()
     client.send(GET)
-    asked, outcome = await rig.waker.asked.get()
+    asked, outcome = await woken(rig)
     assert asked == "i-2"
     other = await rig.instance("i-2")
     other.answers(OK)
@@ -83,6 +93,35 @@ async def test_the_eleventh_replay_is_an_error(rig: Rig) -> None:
     assert answer.status == 502
     assert answer.one("moorage-error") == "PA02"
     assert len(one.requests) == 11
+
+
+async def test_the_tenth_replay_is_followed(rig: Rig) -> None:
+    one = await rig.instance("i-1")
+    one.answers(lambda _: replay("instance=i-1") if len(one.requests) <= 10 else OK)
+    assert (await rig.ask(GET)).status == 200
+    assert len(one.requests) == 11
+
+
+async def test_one_replay_too_many_does_not_fall_back(rig: Rig) -> None:
+    one = await rig.instance("i-1")
+    one.answers(replay("instance=i-1;fallback=force_self"))
+    assert (await rig.ask(GET)).one("moorage-error") == "PA02"
+    assert not [request for request in one.requests if request.one("fly-replay-failed")]
+
+
+async def test_the_client_gets_what_the_issuer_sent_before_its_final_answer(rig: Rig) -> None:
+    await pair(rig, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + replay("instance=i-2"))
+    client = await rig.client()
+    client.send(GET)
+    hints = await client.answer()
+    assert (hints.status, hints.one("link")) == (103, "</a>")
+    assert (await client.answer()).body == b"ok"
+
+
+async def test_a_replay_is_no_retry(rig: Rig) -> None:
+    await pair(rig, "instance=i-2")
+    await rig.ask(GET)
+    assert rig.gateway.counters.retries == 0
 
 
 async def test_issuer_connections_are_used_again(rig: Rig) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.net.rig import Rig, until
-from tests.net.test_replay import OK, replay
+from tests.net.test_backpressure import edge_of
+from tests.net.test_replay import OK, replay, woken
 
 HOST = b"Host: tools.localhost\r\n"
 HERE = replay("instance=i-2")
@@ -52,6 +53,7 @@ async def test_a_body_over_the_buffer_streams_and_its_replay_is_refused(rig: Rig
     client.send(post(body))
     wire, request = await one.request()
     assert request.body == body
+    assert not rig.gateway.kept.bytes
     wire.send(HERE)
     answer = await client.answer()
     assert answer.status == 413
@@ -80,7 +82,7 @@ async def test_a_small_buffer_refuses_what_would_have_been_kept_for_retries(rig:
 
 async def test_all_bodies_together_are_kept_up_to_a_bound(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past it a long body streams unkept; a short one is kept in any case."""
-    monkeypatch.setattr("gateway.data.intake.MAX_KEPT_BYTES", 150_000)
+    monkeypatch.setattr("gateway.data.intake.MAX_KEPT_BYTES", 100_500)
     one, other = await rig.instance("i-1"), await rig.instance("i-2")
     other.answers(OK)
     clients = [await rig.client() for _ in range(3)]
@@ -138,6 +140,27 @@ async def test_a_long_body_goes_on_streaming_after_an_early_replay(rig: Rig) -> 
     assert (await client.answer()).status == 200
 
 
+async def test_a_body_that_waited_for_the_new_target_goes_on_when_it_has_woken(rig: Rig) -> None:
+    one = await rig.instance("i-1")
+    rig.asleep("i-2")
+    client = await rig.client()
+    body = bytes(range(256)) * 2048
+    client.send(b"POST /a HTTP/1.1\r\n", HOST, b"Content-Length: %d\r\n\r\n" % len(body), body[:1000])
+    early = await one.accept()
+    await early.head()
+    early.send(HERE)
+    _, outcome = await woken(rig)
+    client.send(body[1000:])
+    await until(lambda: not edge_of(rig).transport.is_reading(), "the client is paused")
+    other = await rig.instance("i-2")
+    outcome.set_result(rig.known("i-2"))
+    late = await other.accept()
+    await late.head()
+    assert await late.exactly(len(body)) == body
+    late.send(OK)
+    assert (await client.answer()).status == 200
+
+
 async def test_a_client_that_leaves_during_a_replay_takes_the_target_with_it(rig: Rig) -> None:
     one, other = await rig.instance("i-1"), await rig.instance("i-2")
     one.answers(HERE)
@@ -187,6 +210,25 @@ async def test_a_client_is_asked_for_its_body_once(rig: Rig) -> None:
     assert not [line for line in (await late.head())[1] if line.lower().startswith(b"expect")]
     late.send(CONTINUE, OK)
     assert await late.exactly(5) == b"hello"
+    assert (await client.answer()).status == 200
+
+
+async def test_who_takes_over_from_an_issuer_that_asked_for_the_body_need_not_ask(rig: Rig) -> None:
+    """The client is sending by then: the new target hears nothing of Expect, and its 100 goes nowhere."""
+    one, other = await rig.instance("i-1"), await rig.instance("i-2")
+    client = await rig.client()
+    client.send(EXPECTS)
+    early = await one.accept()
+    await early.head()
+    early.send(CONTINUE)
+    assert (await client.answer()).status == 100
+    early.send(HERE)
+    late = await other.accept()
+    assert not [line for line in (await late.head())[1] if line.lower().startswith(b"expect")]
+    late.send(CONTINUE)
+    client.send(b"hello")
+    assert await late.exactly(5) == b"hello"
+    late.send(OK)
     assert (await client.answer()).status == 200
 
 

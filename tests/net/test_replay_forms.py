@@ -60,33 +60,43 @@ async def test_regions_are_tried_in_order(rig: Rig, form: Any, region: str, to: 
 
 
 @FORMS
-async def test_a_region_that_is_full_is_passed_over(rig: Rig, form: Any) -> None:
+@pytest.mark.parametrize("why", ["unhealthy", "full", "unreachable"])
+async def test_a_region_without_a_fit_instance_is_passed_over(rig: Rig, form: Any, why: str) -> None:
     one, two, other = await three(rig)
     one.answers(form({"region": "iad,nrt"}))
-    rig.change("i-2", healthy=False)
+    if why == "unhealthy":
+        rig.change("i-2", healthy=False)
+    elif why == "full":
+        rig.app(concurrency=Concurrency(soft=1, hard=1))
+        rig.gateway.loads.of("tools", "i-2").requests += 1
+    else:
+        two.close()
     assert (await rig.ask(GET)).status == 200
     assert len(other.requests) == 1
     assert not two.requests
+    if why == "full":
+        rig.gateway.loads.of("tools", "i-2").requests -= 1
 
 
 @FORMS
-async def test_elsewhere_is_not_where_it_came_from(rig: Rig, form: Any) -> None:
+@pytest.mark.parametrize("preferred", [{}, {"prefer_instance": "i-1"}])
+async def test_elsewhere_is_not_where_it_came_from(rig: Rig, form: Any, preferred: dict[str, str]) -> None:
+    """Not even where the gateway would rather send it, or the app."""
     one, two, other = await three(rig)
-    one.answers(form({"elsewhere": "true"}))
+    rig.change("i-1", region="local")
+    one.answers(form({"elsewhere": "true", **preferred}))
     for _ in range(4):
         assert (await rig.ask(GET)).status == 200
-    assert len(two.requests) + len(other.requests) == 4
-    assert all(request.one("fly-replay-src") for request in two.requests if request.one("fly-replay-cache-status"))
+    assert len(one.requests) == len(two.requests) + len(other.requests) == 4
 
 
 async def test_elsewhere_in_a_chain_rules_out_all_who_said_so(rig: Rig) -> None:
     one, two, other = await three(rig)
+    rig.change("i-1", region="local")
     one.answers(replay("elsewhere=true"))
     two.answers(replay("elsewhere=true"))
-    other.answers(OK)
     assert (await rig.ask(GET)).status == 200
-    other.answers(OK)
-    assert len(other.requests) == 1
+    assert [len(instance.requests) for instance in (one, two, other)] == [1, 1, 1]
 
 
 @FORMS
@@ -126,6 +136,24 @@ async def test_an_instance_is_a_hard_pin(rig: Rig, form: Any) -> None:
     answer = await rig.ask(GET)
     assert answer.status == 503
     assert not other.accepted
+
+
+@FORMS
+@pytest.mark.parametrize("state", [{"healthy": False}, {"cordoned": True}])
+async def test_an_instance_is_taken_whatever_its_state(rig: Rig, form: Any, state: dict[str, Any]) -> None:
+    one, two, _ = await three(rig)
+    one.answers(form({"instance": "i-2"}))
+    rig.change("i-2", **state)
+    assert (await rig.ask(GET)).status == 200
+    assert len(two.requests) == 1
+
+
+@pytest.mark.parametrize("status", [201, 307, 404, 503])
+async def test_the_json_form_may_be_of_any_status(rig: Rig, status: int) -> None:
+    one, two, _ = await three(rig)
+    one.answers(as_json({"instance": "i-2"}, status))
+    assert (await rig.ask(GET)).body == b"ok"
+    assert len(two.requests) == 1
 
 
 @FORMS
