@@ -237,8 +237,10 @@ def _plain(method: bytes, target: bytes) -> tuple[str, str]:
 async def relayed(engine: Engine, folder: Path) -> AsyncIterator[Relay]:
     relay = Relay(engine.socket, folder / "engine.sock")
     async with await asyncio.start_unix_server(relay.accepted, relay.socket):
-        yield relay
-        await relay.close()
+        try:
+            yield relay
+        finally:
+            await relay.close()
 
 
 # --- an engine that can be restarted ---------------------------------------------------

@@ -315,6 +315,18 @@ async def test_a_removed_container_is_gone_for_good(engine: Engine) -> None:
         assert watch.driver.inspect(spec.key) is None
 
 
+async def test_a_container_with_another_name_is_another_instance(engine: Engine) -> None:
+    made = await engine.create("i-1", labels={"app": "tools", "port": str(PORT)})
+    async with watching(engine) as watch:
+        await engine.docker("start", made.target)
+        first = await watch.until(lambda observed: observed.running)
+        await engine.docker("rename", made.target, f"{engine.name}-i-2")
+        second = await watch.until(lambda observed: observed.running)
+        assert [one.key.id for one in (first, second)] == [f"{engine.name}-i-{number}" for number in (1, 2)]
+        assert (second.incarnation, second.address) == (first.incarnation, first.address)
+        assert watch.driver.inspect(first.key) is None
+
+
 async def test_a_restarting_container_is_taken_up_again(engine: Engine) -> None:
     spec = await engine.create("i-1", "--restart", "always")
     async with watching(engine) as watch:
