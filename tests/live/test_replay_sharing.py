@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -67,7 +68,7 @@ async def ask(gateway: Gateway, path: str = "/u/ada", **headers: str) -> str:
 
 
 async def hits(gateway: Gateway) -> bool:
-    """Whether the gateway's cache answers; s-3 is asked where it does not, so that nothing is made by asking."""
+    """Whether the gateway's cache answers."""
     return await ask(gateway) == "s-2 hit"
 
 
@@ -105,9 +106,13 @@ async def test_while_the_store_is_away_no_cache_is_used_and_none_comes_back_with
         await until(lambda: _has_entries(first, 0), "the first gateway forgot its entries")
         await until(lambda: _has_entries(second, 0), "the second gateway forgot its entries")
         for gateway in (first, second):
+            assert not await _is_connected(gateway)
             assert (await ask(gateway)).split()[0] == "s-2"
             assert not await hits(gateway)
         await redis.start()
+        for gateway in (first, second):
+            await until(partial(_is_connected, gateway), "the gateway hears the others again")
+            assert await _has_entries(gateway, 0)
         await until(lambda: _is_made(first), "entries are made again")
         await until(lambda: _has_entries(second, 1), "and come to the second gateway")
 
@@ -115,6 +120,10 @@ async def test_while_the_store_is_away_no_cache_is_used_and_none_comes_back_with
 async def _is_made(gateway: Gateway) -> bool:
     await ask(gateway)
     return await _has_entries(gateway, 1)
+
+
+async def _is_connected(gateway: Gateway) -> bool:
+    return (await gateway.metrics())["moorage_replay_cache_connected"] == 1.0
 
 
 async def _has_entries(gateway: Gateway, count: int) -> bool:
