@@ -7,10 +7,11 @@ import contextlib
 import datetime
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,12 +31,14 @@ class Fake:
     def __init__(self, answers: dict[str, object]) -> None:
         self.answers = {"/version": ENGINE, **answers}
         self.asked: list[str] = []
+        self.heard: Callable[[], None] = lambda: None
 
     async def accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 target = head.split(b" ", 2)[1].decode()
                 self.asked.append(target)
+                self.heard()
                 answer = self.answers.get(target.partition("?")[0])
                 if answer is None:
                     await reader.read()
@@ -233,7 +236,21 @@ async def test_a_silent_stream_is_opened_anew(tmp_path: Path) -> None:
     fake = Fake({})
     async with await asyncio.start_unix_server(accepted, tmp_path / "socket"):
         async with DockerApi(f"unix://{tmp_path / 'socket'}") as api:
-            await run_until(api.follow(["die"], connected, _ignore, silence_s=0.1), done)
+            with structlog.testing.capture_logs() as logs:
+                await run_until(api.follow(["die"], connected, _ignore, silence_s=0.1), done)
+    assert logs == [], "silence is no fault"
+
+
+async def test_an_engine_without_events_is_said_once(tmp_path: Path) -> None:
+    async def connected() -> None:
+        raise AssertionError("there is no stream")
+
+    async with faked(tmp_path, _events=(403, '{"message": "not for you"}')) as (fake, api):
+        tried = asyncio.Event()
+        fake.heard = lambda: tried.set() if len([path for path in fake.asked if "/events" in path]) == 3 else None
+        with structlog.testing.capture_logs() as logs:
+            await run_until(api.follow(["die"], connected, _ignore), tried)
+    assert [(log["log_level"], log["error"]) for log in logs] == [("warning", "not for you")]
 
 
 async def _ignore(event: Event) -> None:

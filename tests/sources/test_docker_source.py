@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -12,6 +13,7 @@ from gateway.agent.base import Spec
 from gateway.agent.docker_container import Named, read_listed
 from gateway.core.model import App
 from gateway.sources.docker import ACTIONS, DockerSource
+from tests.net.yard import LIMIT_S
 
 
 class Engine:
@@ -176,3 +178,13 @@ async def test_it_looks_when_it_is_told_to(engine: Engine, owner: Owner, source:
     await source.run()
     assert engine.followed == [(ACTIONS, 30.0)]
     assert [what for what, _ in owner.taken()] == ["app", "add", "remove"]
+
+
+async def test_what_was_found_is_told_after_the_first_look(engine: Engine, source: DockerSource) -> None:
+    engine.listed = [container("a"), container("b", app="shop"), container("bad", port="x")]
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
+        found = tasks.create_task(source.settled())
+        await asyncio.sleep(0)  # noqa: TID251 - it waits now
+        assert not found.done()
+        await source.reconcile()
+        assert set(await found) == {"app/tools", "instance/tools/a", "instance/shop/b"}
