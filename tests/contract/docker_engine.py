@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from gateway.agent.base import DriverName, InstanceKey, Spec
@@ -58,13 +57,11 @@ def missing() -> str:
     """Why there is no engine to test with; empty when there is one."""
     if shutil.which("docker") is None:
         return "there is no docker command"
-    try:
-        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(SOCKET)), trust_env=False) as client:
-            client.get("http://docker/version").raise_for_status()
-            found = client.get(f"http://docker/images/{IMAGE}/json")
-    except (httpx2.HTTPError, OSError) as error:
-        return f"no Docker engine answers at {SOCKET}: {error}"
-    return "" if found.status_code == 200 else f"the engine has no image {IMAGE}"
+    docker = ["docker", "--host", f"unix://{SOCKET}"]
+    if subprocess.run([*docker, "version"], capture_output=True, check=False).returncode != 0:
+        return f"no Docker engine answers at {SOCKET}"
+    found = subprocess.run([*docker, "image", "inspect", IMAGE], capture_output=True, check=False)
+    return "" if found.returncode == 0 else f"the engine has no image {IMAGE}"
 
 
 def needed(reason: str) -> None:
