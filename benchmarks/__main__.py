@@ -20,7 +20,7 @@ INSTANCES = ("i-1", "i-2", "i-3", "issuer")
 def run(item: Item, bench: Bench, peers: Sequence[Peer]) -> Result:
     """Measure every peer once per round, in turn. A peer that breaks is left out from then on, with the reason."""
     result = Result(item, peers)
-    core = cores()[1 if item.one_core else 0]
+    core = None if item.any_core else cores()[1 if item.one_core else 0]
 
     def start(stack: contextlib.ExitStack, peer: Peer) -> Proxy:
         folder = Path(tempfile.mkdtemp(prefix=f"{peer.name}-", dir=bench.folder))

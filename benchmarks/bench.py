@@ -69,6 +69,8 @@ class Item:
     """Every measurement gets a proxy of its own, because what an earlier one left behind would hide something."""
     one_core: bool = False
     """Proxy, load and instances share a core."""
+    any_core: bool = False
+    """The proxy goes wherever the kernel puts it, and so does what it starts."""
     own: tuple[Peer, ...] = ()
     """Measured in place of the proxies: the item is about what only Moorage does."""
     rows: str = "proxy"

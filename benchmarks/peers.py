@@ -40,7 +40,7 @@ class Peer:
         return self.needs()
 
     @contextlib.contextmanager
-    def running(self, folder: Path, instances: Ports, core: int) -> Iterator["Proxy"]:
+    def running(self, folder: Path, instances: Ports, core: int | None) -> Iterator["Proxy"]:
         """The proxy, listening."""
         folder.mkdir(parents=True, exist_ok=True)
         port = free_port()

@@ -120,10 +120,12 @@ class Child:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], *, core: int, log: Path, talks: bool = False) -> Iterator[Child]:
-    """Run `command` on `core` for the length of the block; all it prints goes to `log`, unless it `talks` in lines."""
+def started(command: Sequence[str], *, core: int | None, log: Path, talks: bool = False) -> Iterator[Child]:
+    """Run `command` on `core`, or on any for None, for the length of the block; all it prints goes to `log`, unless it
+    `talks` in lines."""
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})  # inherited, so that the child is never anywhere else
+    if core is not None:
+        os.sched_setaffinity(0, {core})  # inherited, so that the child is never anywhere else
     try:
         with log.open("wb") as words:
             process = subprocess.Popen(

@@ -18,7 +18,7 @@ from benchmarks.bench import Bench, Column, Item, Sample
 from benchmarks.client import INITIALIZE, percentile
 from benchmarks.containers import LABELLED, PORT, SOCKET, Engine, lacking
 from benchmarks.peers import Peer, Proxy
-from benchmarks.processes import Broken, cores, free_port, started
+from benchmarks.processes import Broken, free_port, started
 from benchmarks.sleeping import APP, ID, Control, gateway
 
 POLL_S = 0.0005
@@ -112,8 +112,7 @@ def _processes(bench: Bench, count: int, command: list[str], proxy: Proxy) -> Sa
         port = free_port()
         argv = [word.replace("{port}", str(port)) for word in command]
         began_s = time.perf_counter()
-        # On the gateway's core, as its own children are.
-        with started(argv, core=cores()[0], log=bench.folder / "by-hand.log"):
+        with started(argv, core=None, log=bench.folder / "by-hand.log"):
             ask_when_open("127.0.0.1", port)
             return time.perf_counter() - began_s
 
@@ -158,12 +157,12 @@ def _command(command: list[str]) -> str:
 
 
 PROCESS = Peer("moorage-process", "a process that does nothing", gateway(_command(TINY)))
-SERVER = Peer("moorage-server", "an MCP server of the Python SDK", gateway(_command(MCP)), share=0.1)
+SERVER = Peer("moorage-server", "an MCP server of the Python SDK", gateway(_command(MCP)), share=0.2)
 CONTAINER = Peer(
     "moorage-container",
     "a container that does nothing",
     gateway(f'docker = "unix://{SOCKET}"\n[apps]\n'),
-    share=0.2,
+    share=0.3,
     needs=lacking,
 )
 
@@ -178,6 +177,7 @@ WAKE = Item(
         Column("added_p99_s", "added p99 ms", 1e3),
     ),
     wake,
+    any_core=True,
     own=(PROCESS, SERVER, CONTAINER),
     rows="instance",
     rounds=5,
