@@ -77,6 +77,17 @@ class Flight:
         finally:
             self._context.starts.release()
 
+    async def until_ready(self, running: Running, ended: Ended) -> Failure | None:
+        """What runs already: None once it is ready, or why it is not."""
+        deadline_s = asyncio.get_running_loop().time() + self._app.wake_timeout_s * READY_SHARE
+        return await self._ready(running, ended, deadline_s)
+
+    async def _ready(self, running: Running, ended: Ended, deadline_s: float) -> Failure | None:
+        checks, client = self._app.checks, self._context.client
+        ready = until_ready(self._spec.key, running.address, checks, client, deadline_s)
+        outcome = await unless(ended, ready)
+        return outcome if isinstance(outcome, Failure) else None
+
     async def _attempt(self, incarnation: str, ended: Ended, deadline_s: float) -> Running | Failure:
         if ended.done():
             return ended.result()
@@ -85,9 +96,8 @@ class Flight:
             running = await self._driver.start(self._spec, incarnation)
         except DriverError as error:
             return error.failure
-        ready = until_ready(key, running.address, self._app.checks, self._context.client, deadline_s)
-        outcome = await unless(ended, ready)
-        if not isinstance(outcome, Failure):
+        outcome = await self._ready(running, ended, deadline_s)
+        if outcome is None:
             return running
         if outcome.kind in {FailureKind.NEVER_LISTENED, FailureKind.CHECK_FAILED}:
             observed = self._driver.inspect(key)

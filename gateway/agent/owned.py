@@ -12,6 +12,8 @@ import dataclasses
 import secrets
 from typing import Final, assert_never
 
+import structlog
+
 from gateway.agent.base import (
     Driver,
     Failure,
@@ -45,6 +47,8 @@ from gateway.core.lifecycle import (
     plan_stop,
 )
 from gateway.core.model import Address, App, Instance, State
+
+logger = structlog.get_logger(__name__)
 
 PREPARED_S: Final = 15.0
 """How long a prepared sleep waits to be agreed. Whoever prepared it may be gone."""
@@ -94,7 +98,10 @@ class Owned:
             self._life.change()
         else:
             self._life.change(incarnation=observed.incarnation)
-            self.seen(observed)
+            if observed.running and observed.address is not None:
+                self._take_up(Running(observed.address, observed.incarnation))
+            else:
+                self.seen(observed)
 
     # --- up ----------------------------------------------------------------------------
 
@@ -151,7 +158,10 @@ class Owned:
         if isinstance(result, Running) and not self._ended.done():
             life.up(Event.READY, result)
             return Started(self.instance)
-        failure = self._ended.result() if isinstance(result, Running) else result
+        return await self._not_up(self._ended.result() if isinstance(result, Running) else result)
+
+    async def _not_up(self, failure: Failure) -> StartFailed:
+        life = self._life
         # Whoever asked for the stop gave it a grace; what never became ready has nothing to save.
         asked = failure.kind is FailureKind.CANCELLED
         await life.end(life.app.stop_grace_s if asked else 0.0)
@@ -162,6 +172,24 @@ class Owned:
         left_s = life.failed_once_more()
         life.move(Event.START_FAILED)
         return StartFailed(failure, left_s)
+
+    def _take_up(self, running: Running) -> None:
+        """Its start may have been under way when an earlier agent ended: it is up once it is ready."""
+        self._ended = asyncio.get_running_loop().create_future()
+        self._life.move(Event.START_ASKED, incarnation=running.incarnation)
+        self._flight = self._context.tasks.create_task(self._found_ready(running), name=f"take up {self._spec.key}")
+
+    async def _found_ready(self, running: Running) -> StartOutcome:
+        assert self._ended is not None
+        life = self._life
+        failure = await self._flight_plan.until_ready(running, self._ended)
+        if not self._ended.done():
+            # It may have served for days: what is not ready in time is left running, and its checks tell.
+            if failure is not None:
+                logger.warning("instance found running is not ready", instance=str(self._spec.key), why=failure.message)
+            life.up(Event.READY, running)
+            return Started(self.instance)
+        return await self._not_up(self._ended.result())
 
     def _renamed(self) -> tuple[str, Ended]:
         """Another incarnation for another try, unless the start was called off."""

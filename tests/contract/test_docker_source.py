@@ -92,8 +92,7 @@ async def test_what_runs_is_taken_up_and_what_sleeps_is_woken(engine: Engine) ->
     awake, asleep = await asyncio.gather(engine.create("i-1"), engine.create("i-2"))
     await engine.docker("start", awake.target)
     async with following(engine) as bench:
-        found = await bench.published.until(lambda instances: len(instances) == 2)
-        assert states(found) == {"i-1": State.STARTED, "i-2": State.CREATED}
+        await bench.published.until(lambda instances: states(instances) == {"i-1": State.STARTED, "i-2": State.CREATED})
         outcome = await bench.agent.start(*asleep.key)
         assert isinstance(outcome, Started)
         address = outcome.instance.address

@@ -594,7 +594,8 @@ async def test_an_agent_takes_up_what_runs_and_leaves_it_running() -> None:
     async with yard() as at:
         running = await at.start()
         driver = at.again()
-        async with agent_of(APP, at.spec("i-1"), drivers={DriverName.FLY: driver}) as (_, folding):
+        async with agent_of(APP, at.spec("i-1"), drivers={DriverName.FLY: driver}) as (agent, folding):
+            assert isinstance(await agent.start("tools", "i-1"), Started)
             instance = folding.instance("i-1")
             assert (instance.state, instance.incarnation) == (State.STARTED, running.incarnation)
         assert "life" in await request(running.address)
