@@ -30,6 +30,7 @@ from gateway.core.catalog import Catalog
 from gateway.core.model import Address
 from gateway.core.regions import DEFAULT_GROUPS
 from gateway.core.seal import Sealer
+from gateway.data import listening
 from gateway.data.edge import protocol_class
 from gateway.data.state import Gateway, Limits
 from gateway.lifecycle.beginning import Beginnings
@@ -154,6 +155,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
             ending.push_async_callback(beginnings.aclose)
             carrier = Carrier(gateway, recordings, beginnings, holds)
             ending.callback(carrier.close)
+            ending.callback(catalog.subscribe(lambda app: listening.release(gateway, app)))
             forever(Renewal(gateway, recordings).run())
             gateway.slow_path = proxy.application(waker, slots, pins, carrier)
             forever(_settle(gateway, histories, config))

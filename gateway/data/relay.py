@@ -14,7 +14,7 @@ from gateway.core.head import CHUNKED, UNTIL_CLOSE, ResponseHead
 from gateway.core.headers import response_head
 from gateway.core.problems import Code, Problem
 from gateway.core.sse import EventTail, SseReader
-from gateway.data import early, replaying
+from gateway.data import early, listening, replaying
 from gateway.data.endings import COMMENT, COMMENT_CHUNK, LAST_CHUNK, between_events, error_ending
 from gateway.data.heading import Heading, informal
 
@@ -339,19 +339,23 @@ class Relay:
         end = None
         if self._tail is not None:
             end = error_ending(self._body, self._encode, self._tail, problem, exchange.request_id.decode())
+        elif self.is_stream and listening.listens(exchange) and between_events(self._body, self._encode, self._last):
+            # Its client comes back for the rest, to another instance. Some count how often they are cut off.
+            end = LAST_CHUNK if self._encode != UNTIL_CLOSE else b""
         if end is not None:
             exchange.edge.transport.write(end)
         exchange.broken(self, problem, told=end is not None)
 
-    def farewell(self) -> None:
-        """The gateway ends: a stream that only listens is ended, in order where it stands between two events."""
+    def farewell(self, *, cuts: bool = True) -> None:
+        """End a stream that only listens, in order where it stands between two events. `cuts`: elsewhere too, since the
+        gateway ends."""
         exchange = self._exchange
         if exchange.head.method != b"GET" or self._held is not None:
             return
         if between_events(self._body, self._encode, self._last):
             self._write(LAST_CHUNK if self._encode != UNTIL_CLOSE else b"")
             exchange.completed(self, clean=False)
-        else:
+        elif cuts:
             exchange.broken(self, exchange.problem(Code.PG02, "the gateway is stopping"), told=False)
 
     # --- parking -------------------------------------------------------------------

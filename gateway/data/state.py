@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.core.catalog import Catalog
     from gateway.core.seal import Sealer
     from gateway.data.edge import Edge
+    from gateway.data.exchange import Exchange
     from gateway.data.relay import Relay
 
 MAX_PRINCIPALS = 4096
@@ -95,6 +96,8 @@ class Gateway:
         self.recordings: KeepingRecordings | None = None
         """Of sessions that may begin anew; None: none does."""
         self.bindings = Bindings()
+        self.leaving: set[Exchange] = set()
+        """Streams of lost sessions that stand within an event, and are ended a moment later."""
         self.traces = Traces()
         self.heads = Heads(limits.header_count)
         self.loads = Loads(self._concurrency)

@@ -11,7 +11,7 @@ from gateway.core.head import ResponseHead
 from gateway.core.learn import Event, Lesson, learn
 from gateway.core.model import App, Dialect, Instance, Kind, Pin
 from gateway.core.seal import Stream
-from gateway.data import carrying
+from gateway.data import carrying, listening
 from gateway.data.learner import Learner
 from gateway.data.taught import Taught
 
@@ -48,6 +48,8 @@ def teach(exchange: Exchange, head: ResponseHead, *, is_stream: bool) -> Taught:
             taught.store = gateway.store_pin(app, Kind.IN_SESSION, lesson.store, pin, app.session_idle_s, binds=True)
         if carrying.is_carried(exchange):
             taught.store = carrying.learned(exchange, lesson, head.status, taught.store)
+            if is_stream and listening.listens(exchange):
+                listening.begins(exchange)
     elif kind is Kind.LEGACY_STREAM and is_stream and head.status == 200:
         taught.rewriter = _rewriter(exchange, app, instance)
     elif intent.learns and head.status == 200:

@@ -109,7 +109,7 @@ class Deploy:
         await self._until_known(id, port)
 
     async def replace(self, old: Instances, at: int, new_id: str, port: int) -> None:
-        """Put a new instance in the place of an old one, which ends once it has answered what it got."""
+        """Put a new instance in the place of an old one, which is killed once it carries nothing."""
         id = old.names[at]
         await self.register(new_id, port)
         if new_id != id:
@@ -117,8 +117,12 @@ class Deploy:
                 url = f"{self._gateways[0].admin_url}/v1/apps/tools/machines/{id}"
                 assert (await client.delete(url)).status_code == 200
             await self._until_known(id, None)
-        await until(lambda: is_idle(old.journals[at]), f"nothing is in flight to the old {id}")
-        await old.processes[at].stop()
+        if new_id != id:
+            await until(lambda: self._is_idle(id), f"the old {id} carries nothing")
+        else:
+            # What is carried under the same id may be the new one's.
+            await until(lambda: is_idle(old.journals[at]), f"the old {id} has answered everything")
+        await old.processes[at].kill()
 
     async def _until_known(self, id: str, port: int | None) -> None:
         """Until all gateways have the machine at this port; None: have it no more."""
@@ -127,6 +131,14 @@ class Deploy:
             return all([await _port(gateway, id) == port for gateway in self._gateways])
 
         await until(known, f"all gateways know of {id} at {port}")
+
+
+    async def _is_idle(self, id: str) -> bool:
+        """Whether no gateway has anything in flight to the machine, streams included."""
+        found = [await gateway.metrics() for gateway in self._gateways]
+        of_machine = f'{{app="tools",instance="{id}"}}'
+        names = (f"moorage_instance_requests{of_machine}", f"moorage_instance_streams{of_machine}")
+        return not any(one.get(name, 0) for one in found for name in names)
 
 
 async def _port(gateway: Gateway, id: str) -> int | None:
@@ -139,10 +151,13 @@ async def _port(gateway: Gateway, id: str) -> int | None:
 
 
 def is_idle(path: Path) -> bool:
-    """Whether an instance has answered every POST that it got, by its own journal."""
+    """Whether an instance has ended every answer, and every stream, by its own journal."""
     entries = journal.read([path])
-    posts = {entry.n for entry in entries if entry.event == "request" and entry.http == "POST"}
-    return not posts - {entry.n for entry in entries if entry.event == "answer"}
+    asked = {entry.n for entry in entries if entry.event == "request"}
+    opened = {entry.n for entry in entries if entry.event == "answer"}
+    listening = {entry.n for entry in entries if entry.event == "request" and entry.http == "GET"}
+    ended = {entry.n for entry in entries if entry.event == "stream-closed"}
+    return asked == opened and listening <= ended
 
 
 async def python_fleet(ports: Sequence[int], stop: asyncio.Event) -> list[Session]:

@@ -10,13 +10,14 @@ from typing import Any
 
 from gateway import proxy
 from gateway.core.model import App, OnLost
+from gateway.data import listening
 from gateway.data.bindings import Key
 from gateway.lifecycle.beginning import Beginnings
 from gateway.lifecycle.carrying import Carrier
 from gateway.lifecycle.holds import Holds
 from gateway.log.recordings import Recordings
 from gateway.log.recordings_memory import MemoryRecordings
-from tests.net.replies import answer, get
+from tests.net.replies import answer, get, post
 from tests.net.rig import RawInstance, Rig
 from tests.net.wire import Message
 
@@ -38,6 +39,11 @@ def initialize(*lines: str, message: object = None, **params: Any) -> bytes:
     whole = {**INITIALIZE, "params": {**INITIALIZE["params"], **params}}  # type: ignore[dict-item]
     body = json.dumps(whole if message is None else message).encode()
     return get("/mcp", JSON, ACCEPT, *lines, f"Content-Length: {len(body)}", method="POST") + body
+
+
+def call(session: str, *lines: str) -> bytes:
+    """A tool call in the session of this header."""
+    return post("tools/call", session, ACCEPT, *lines)
 
 
 def welcome(session_id: str, *, version: str = PROTOCOL, rpc_id: object = 0) -> bytes:
@@ -137,6 +143,7 @@ class Anew:
         self.carrier = Carrier(rig.gateway, self.store, self.beginnings, self.holds)
         rig.gateway.recordings = self.store
         rig.gateway.slow_path = proxy.application(rig.waker, rig.slots, rig.gateway.pins, self.carrier)  # type: ignore[arg-type]
+        rig.catalog.subscribe(lambda app: listening.release(rig.gateway, app))
         self.app()
 
     def app(self, name: str = "tools", **settings: Any) -> App:

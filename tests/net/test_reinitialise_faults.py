@@ -16,10 +16,9 @@ from gateway.core.recording import Binding
 from gateway.data.carrying import Lost
 from gateway.lifecycle import carrying as carrying_module
 from gateway.lifecycle import reinitialise
-from tests.net.anew import ACCEPT, JSON, Anew, Server, at, carrying, welcome
-from tests.net.replies import answer, get, post
-from tests.net.rig import INCARNATION, RawInstance, Rig, until
-from tests.net.wire import Message, Wire
+from tests.net.anew import JSON, Anew, Server, at, call, carrying, welcome
+from tests.net.replies import answer, get
+from tests.net.rig import INCARNATION, Rig, until
 
 EVENTS = "Content-Type: text/event-stream"
 OWN = "Mcp-Session-Id: i-2.1"
@@ -32,10 +31,6 @@ NOTICE = {"jsonrpc": "2.0", "method": "notifications/message", "params": {}}
 async def anew(rig: Rig) -> AsyncIterator[Anew]:
     async with carrying(rig) as one:
         yield one
-
-
-def call(session: str, *lines: str) -> bytes:
-    return post("tools/call", session, ACCEPT, *lines)
 
 
 def event(message: object) -> bytes:
@@ -172,17 +167,6 @@ async def test_a_session_that_is_not_accepted_is_closed_again(rig: Rig, anew: An
 
 
 # --- time --------------------------------------------------------------------------------------
-
-
-class Silent:
-    """An instance that takes everything and says nothing."""
-
-    def __init__(self, raw: RawInstance) -> None:
-        self.raw = raw
-
-    async def taken(self) -> Wire:
-        wire, _ = await self.raw.request()
-        return wire
 
 
 async def test_a_handshake_is_waited_for_no_longer_than_for_a_wake(rig: Rig, anew: Anew) -> None:
@@ -410,7 +394,3 @@ async def test_a_carrier_that_breaks_is_a_problem_and_no_more(rig: Rig, anew: An
     anew.carrier.carry = carry  # type: ignore[method-assign]
     await anew.server("i-2")
     assert at(await rig.ask(call(session))) == "i-2.1"
-
-
-def test_what_a_message_looks_like() -> None:
-    assert at(Message(b"HTTP/1.1 404 x", [b"moorage-error: PS02"], b"", b"", [], "none")) == "404 PS02"

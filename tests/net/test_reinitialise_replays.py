@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.core.model import OnLost, SessionIds
-from tests.net.anew import ACCEPT, Anew, Server, at, carrying
-from tests.net.replies import Reply, get, post, replay, replay_json
+from tests.net.anew import Anew, Server, at, call, carrying
+from tests.net.replies import Reply, get, replay, replay_json
 from tests.net.rig import Rig
 
 SECRET = "Authorization: Bearer s3cret"
@@ -23,10 +23,6 @@ ADDS = [
 async def anew(rig: Rig) -> AsyncIterator[Anew]:
     async with carrying(rig) as one:
         yield one
-
-
-def call(session: str, *lines: str) -> bytes:
-    return post("tools/call", session, ACCEPT, *lines)
 
 
 async def scene(anew: Anew, reply: Reply, *, org: str = "default", **settings: object) -> Server:
