@@ -172,7 +172,9 @@ def lost(exchange: Exchange) -> Lost:
     authority = head.authority if table.app.preserve_host else b""
     token = ask.intent.token
     key, shown = _key(routing), Shown(form.target, lines, authority)
-    placed = replace(ask, pin=None, intent=replace(ask.intent, kind=Kind.INITIALIZE))
+    # The instance that lost it may have been tried in its life before; in the present one it is like any other.
+    intent, exclude = replace(ask.intent, kind=Kind.INITIALIZE), ask.exclude - {pin.instance}
+    placed = replace(ask, pin=None, intent=intent, exclude=exclude)
     return Lost(key, name_of(token), table.app, placed, pin, shown, head.method != b"DELETE")
 
 

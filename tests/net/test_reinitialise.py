@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.core.model import OnLost, SessionIds, State
+from gateway.core.model import OnLost, Pin, SessionIds, State
 from gateway.core.recording import MAX_BODY_BYTES
 from gateway.log.base import LogUnavailable
-from tests.net.anew import INITIALIZE, PROTOCOL, Anew, at, call, carrying, initialize
+from tests.net.anew import INITIALIZE, PROTOCOL, Anew, Server, at, call, carrying, initialize, welcome
 from tests.net.replies import answer, get, post
-from tests.net.rig import Rig, until
+from tests.net.rig import INCARNATION, Rig, until
 
 ALICE, BOB = "Authorization: Bearer alice", "Authorization: Bearer bob"
 AWAY = LogUnavailable("redis://x", "away", "wait")
@@ -112,6 +112,37 @@ async def test_an_app_that_wants_the_clients_host_gets_it(rig: Rig, anew: Anew) 
     rig.forget("i-1")
     assert at(await rig.ask(call(session))) == "i-2.1"
     assert {request.one("host") for request in other.raw.requests} == {"tools.localhost"}
+
+
+async def test_the_handshake_goes_where_the_request_goes_byte_for_byte(rig: Rig, anew: Anew) -> None:
+    """The query may hold what the server knows its caller by, and was not recorded."""
+    await anew.server("i-1")
+    session = await anew.opened()
+    other = await anew.server("i-2")
+    rig.forget("i-1")
+    assert at(await rig.ask(call(session).replace(b"/mcp", b'/mcp/%2f%7E//?key=%22"{'))) == "i-2.1"
+    assert {request.first for request in other.raw.requests} == {b'POST /mcp/%2f%7E//?key=%22"{ HTTP/1.1'}
+
+
+async def test_a_session_that_is_lost_while_it_is_connected_to_is_carried_over(rig: Rig, anew: Anew) -> None:
+    """Nothing was sent. Here it goes to the same instance in its next life, which was tried at its old address."""
+    one = await anew.server("i-1")
+    session = await anew.opened()
+    one.raw.close()
+    rig.gateway.pool.close()
+    failed = rig.gateway.loads.failed
+    successor = await rig.instance("i-2", cordoned=True)
+    address = rig.known("i-2").address
+
+    def moves(app: str, instance: str) -> None:
+        failed(app, instance)
+        rig.change("i-1", address=address, incarnation="b00t2")
+
+    rig.gateway.loads.failed = moves  # type: ignore[method-assign]
+    rig.forget("i-2")
+    again = Server(successor)
+    again.initialize, again.sessions = welcome("again"), ["again"]
+    assert at(await rig.ask(call(session))) == "again"
 
 
 async def test_it_may_be_lost_again_and_again(rig: Rig, anew: Anew) -> None:
@@ -231,8 +262,11 @@ async def test_nothing_new_is_placed_on_a_cordoned_instance(rig: Rig, anew: Anew
     rig.forget("i-1")
     assert at(await rig.ask(call(session))) == "503 PR01"
     assert cordoned.raw.untouched
+    # Nor where a cookie would send what lives there.
+    anew.app(affinity_cookie="sid")
+    cookie = rig.gateway.sealer.seal_cookie("tools", Pin("i-2", INCARNATION)).decode()
     await anew.server("i-3")
-    assert at(await rig.ask(call(session))) == "i-3.1"
+    assert at(await rig.ask(call(session, f"Cookie: sid={cookie}"))) == "i-3.1"
 
 
 async def test_the_sessions_of_a_lost_instance_are_spread(rig: Rig, anew: Anew) -> None:

@@ -127,6 +127,7 @@ async def test_an_instance_that_makes_none_for_now_is_passed_over(rig: Rig, anew
     if how == "refused":
         other.raw.close()
     assert at(await rig.ask(call(session))) == "503 PS07"
+    assert other.asked == ["initialize"] * (how == "503")
     await anew.server("i-3")
     assert at(await rig.ask(call(session))) == "i-3.1"
 
@@ -373,9 +374,9 @@ async def test_a_binding_to_another_app_is_none(rig: Rig, anew: Anew) -> None:
     """Whoever wrote it: the session stays in its instance's app."""
     session = await lost(rig, anew)
     anew.app("other", hosts=("other.localhost",))
-    foreign = await anew.server("o-1", "other")
-    await elsewhere(anew, Binding(Pin("o-1", INCARNATION, "other"), b"theirs"))()
+    foreign = await anew.server("i-2", "other")
     await anew.server("i-2")
+    await elsewhere(anew, Binding(Pin("i-2", INCARNATION, "other"), b"theirs"))()
     assert at(await rig.ask(call(session))) == "i-2.1"
     assert foreign.raw.untouched
 
