@@ -204,7 +204,7 @@ class Routing:
         assert ask is not None
         self.table = table = self.gateway.catalog.app(table.app.name) or table
         decision = decide(table, ask, self.gateway.loads)
-        if len(self.gateway.bindings) and isinstance(decision, Refuse) and decision.problem.code is Code.PS02:
+        if isinstance(decision, Refuse) and decision.problem.code is Code.PS02 and len(self.gateway.bindings):
             key = carrying.bound(self)
             binding = self.gateway.bindings.get(key) if key is not None else None
             if binding is not None and binding.pin != ask.pin:

@@ -35,7 +35,7 @@ class Event(NamedTuple):
     at_ms: float
     """Since the trace began."""
     step: str
-    """decide, connect, retry, replay, fall back, problem or answer."""
+    """decide, connect, retry, replay, fall back, reinitialise, problem or answer."""
     told: dict[str, Told]
 
 

@@ -132,7 +132,6 @@ class Deploy:
 
         await until(known, f"all gateways know of {id} at {port}")
 
-
     async def _is_idle(self, id: str) -> bool:
         """Whether no gateway has anything in flight to the machine, streams included."""
         found = [await gateway.metrics() for gateway in self._gateways]

@@ -145,6 +145,17 @@ async def test_a_session_that_is_lost_while_it_is_connected_to_is_carried_over(r
     assert at(await rig.ask(call(session))) == "again"
 
 
+async def test_a_trace_tells_of_it(rig: Rig, anew: Anew) -> None:
+    await anew.server("i-1")
+    session = await anew.opened()
+    await anew.server("i-2")
+    rig.forget("i-1")
+    await rig.ask(call(session, f"moorage-trace: {rig.gateway.traces.token()}"))
+    events = rig.gateway.traces.latest()[0].events
+    assert [event.step for event in events] == ["decide", "reinitialise", "decide", "answer"]
+    assert [event.told.get("instance") for event in events] == ["i-1", "i-1", "i-2", None]
+
+
 async def test_it_may_be_lost_again_and_again(rig: Rig, anew: Anew) -> None:
     await anew.server("i-1")
     session = await anew.opened()
